@@ -1,0 +1,35 @@
+//! Who may have which file descriptors.
+//!
+//! When a process is killed, the kernel closes its descriptors from the highest down. The links
+//! of the kernel half must go before the listeners that they lead to, so the upper half of the
+//! table is theirs alone.
+
+use std::{os::fd::RawFd, sync::OnceLock};
+
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+
+/// The kernel's table grows with the highest descriptor, by 8 bytes each.
+const MOST: u64 = 65_536;
+
+/// The lowest descriptor of a link: half of how many there can be.
+///
+/// The first call raises the soft limit, which for `select`'s sake is usually 1,024, as far as
+/// the hard one lets it.
+pub fn links_from() -> RawFd {
+    static FLOOR: OnceLock<RawFd> = OnceLock::new();
+    *FLOOR.get_or_init(|| {
+        let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap_or((1_024, 1_024));
+        let wanted = hard.min(MOST).max(soft);
+        let limit = match setrlimit(Resource::RLIMIT_NOFILE, wanted, hard) {
+            Ok(()) => wanted,
+            Err(_) => soft,
+        };
+        (limit.min(MOST) / 2) as RawFd
+    })
+}
+
+/// How many connections one listener may have at a time, each of which may need a second one to
+/// the upstream: at most 2,048, and fewer where descriptors are few.
+pub fn connections() -> usize {
+    (links_from() as usize / 8).clamp(16, 2_048)
+}

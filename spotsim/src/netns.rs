@@ -1,0 +1,246 @@
+//! Network namespaces: doing something inside one without ever leaving one's own.
+//!
+//! A socket belongs for life to the namespace of the thread that made it. So whatever has to
+//! happen inside a namespace happens on a thread made for it, which enters, does it and ends.
+//! The runtime's threads never move, and there is nothing to restore or to get wrong.
+
+use std::{
+    fs::File,
+    io,
+    os::fd::{AsFd, AsRawFd as _, OwnedFd},
+    sync::OnceLock,
+    thread,
+};
+
+use nix::{
+    errno::Errno,
+    sched::{CloneFlags, setns, unshare},
+    sys::stat::fstat,
+    unistd::{Gid, Uid, setfsgid, setfsuid},
+};
+
+/// What tells one namespace from another while either is alive: device and inode of its
+/// `nsfs` file ([namespaces(7)][1]).
+///
+/// [1]: https://man7.org/linux/man-pages/man7/namespaces.7.html
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Id {
+    device: u64,
+    inode: u64,
+}
+
+impl Id {
+    /// The number in `net:[4026531840]`, by which `lsns` and `ls -l /proc/PID/ns` show it.
+    pub fn inode(self) -> u64 {
+        self.inode
+    }
+}
+
+/// An open network namespace. It cannot disappear while this is held.
+#[derive(Debug)]
+pub struct Namespace {
+    file: OwnedFd,
+    id: Id,
+}
+
+impl Namespace {
+    /// The namespace of the calling thread.
+    pub fn current() -> io::Result<Self> {
+        File::open("/proc/thread-self/ns/net")?.try_into()
+    }
+
+    /// A new namespace with only `lo`, which is up.
+    pub fn isolated() -> io::Result<Self> {
+        on_thread(|| {
+            unshare(CloneFlags::CLONE_NEWNET)?;
+            loopback_up()?;
+            Self::current()
+        })?
+    }
+
+    /// Another handle of the same namespace.
+    pub fn try_clone(&self) -> io::Result<Self> {
+        let Self { file, id } = self;
+        Ok(Self {
+            file: file.try_clone()?,
+            id: *id,
+        })
+    }
+
+    /// Which namespace it is.
+    pub fn id(&self) -> Id {
+        self.id
+    }
+
+    /// Runs `f` on a thread inside the namespace and waits for its end.
+    ///
+    /// # Errors
+    ///
+    /// `EPERM` without `CAP_SYS_ADMIN` over the namespace; then `f` was not called.
+    pub fn run<T: Send>(&self, f: impl FnOnce() -> T + Send) -> io::Result<T> {
+        on_thread(|| {
+            self.enter()?;
+            Ok(f())
+        })?
+    }
+
+    /// As [`Namespace::run`], and as `owner`: to whatever goes by the owner of a socket (`ip rule
+    /// … uidrange`, `iptables -m owner`), the sockets that `f` makes are that user's.
+    ///
+    /// # Errors
+    ///
+    /// `EPERM` without `CAP_SETUID` and `CAP_SETGID`, too.
+    pub fn run_as<T: Send>(&self, owner: Owner, f: impl FnOnce() -> T + Send) -> io::Result<T> {
+        // Nobody needs a privilege to be where and who they are.
+        static HOME: OnceLock<Option<Id>> = OnceLock::new();
+        let home = HOME.get_or_init(|| Self::current().ok().map(|current| current.id));
+        if *home == Some(self.id) && owner == Owner::current() {
+            return Ok(f());
+        }
+        self.run(|| {
+            owner.assume()?;
+            Ok(f())
+        })?
+    }
+
+    /// Moves the calling thread into the namespace. For a process that is about to execute
+    /// something else; anything that goes on must use [`Namespace::run`].
+    ///
+    /// Async-signal-safe: one system call.
+    pub fn enter(&self) -> io::Result<()> {
+        Ok(setns(&self.file, CloneFlags::CLONE_NEWNET)?)
+    }
+}
+
+impl TryFrom<File> for Namespace {
+    type Error = io::Error;
+
+    /// Takes an open `/proc/PID/ns/net`.
+    fn try_from(file: File) -> io::Result<Self> {
+        let stat = fstat(&file)?;
+        Ok(Self {
+            file: file.into(),
+            id: Id {
+                device: stat.st_dev,
+                inode: stat.st_ino,
+            },
+        })
+    }
+}
+
+/// A user and a group, as the initial user namespace numbers them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Owner {
+    pub uid: u32,
+    pub gid: u32,
+}
+
+impl Owner {
+    /// Whom spotsim runs as.
+    pub fn current() -> Self {
+        Self {
+            uid: Uid::effective().as_raw(),
+            gid: Gid::effective().as_raw(),
+        }
+    }
+
+    /// Makes the calling thread, for good, one of this owner when it makes files and sockets.
+    ///
+    /// These two system calls report no error: they return what was before
+    /// ([setfsuid(2)][1]).
+    ///
+    /// [1]: https://man7.org/linux/man-pages/man2/setfsuid.2.html
+    fn assume(self) -> io::Result<()> {
+        let (uid, gid) = (Uid::from_raw(self.uid), Gid::from_raw(self.gid));
+        setfsgid(gid);
+        setfsuid(uid);
+        if setfsgid(gid) == gid && setfsuid(uid) == uid {
+            Ok(())
+        } else {
+            Err(io::ErrorKind::PermissionDenied.into())
+        }
+    }
+}
+
+/// The cookie of the namespace that `socket` belongs to: the number that the kernel half gets
+/// from `bpf_get_netns_cookie`. Unlike an inode number it is never used twice.
+///
+/// # Errors
+///
+/// `ENOPROTOOPT` on kernels before 5.14.
+pub fn cookie(socket: &impl AsFd) -> io::Result<u64> {
+    let mut cookie = 0_u64;
+    let mut length = size_of::<u64>() as libc::socklen_t;
+    // SAFETY: `cookie` is valid for writes of `length` bytes and the kernel writes no more.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_fd().as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_NETNS_COOKIE,
+            (&raw mut cookie).cast(),
+            &raw mut length,
+        )
+    };
+    Errno::result(result)?;
+    Ok(cookie)
+}
+
+fn on_thread<T: Send>(f: impl FnOnce() -> T + Send) -> io::Result<T> {
+    thread::scope(|scope| {
+        let thread = thread::Builder::new()
+            .name("netns".into())
+            .spawn_scoped(scope, f)?;
+        Ok(thread
+            .join()
+            .unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+    })
+}
+
+/// Sets `IFF_UP` on `lo` of the calling thread's namespace ([netdevice(7)][1]).
+///
+/// [1]: https://man7.org/linux/man-pages/man7/netdevice.7.html
+fn loopback_up() -> io::Result<()> {
+    let socket = std::net::UdpSocket::bind(("0.0.0.0", 0))?;
+    // SAFETY: an all-zero `ifreq` is valid.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    for (to, from) in request.ifr_name.iter_mut().zip(b"lo\0") {
+        *to = *from as libc::c_char;
+    }
+    request.ifr_ifru.ifru_flags = libc::IFF_UP as libc::c_short;
+    // SAFETY: SIOCSIFFLAGS reads one `ifreq`, which outlives the call.
+    let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw const request) };
+    Errno::result(result)?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use super::*;
+
+    #[test]
+    fn the_current_namespace_has_one_identity_and_one_cookie() {
+        let (a, b) = (Namespace::current().unwrap(), Namespace::current().unwrap());
+        assert_eq!(a.id(), b.id());
+        let link = std::fs::read_link("/proc/self/ns/net").unwrap();
+        assert_eq!(link.to_str().unwrap(), format!("net:[{}]", a.id().inode()));
+
+        let listen = || TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let (first, second) = (cookie(&listen()).unwrap(), cookie(&listen()).unwrap());
+        assert_ne!(first, 0);
+        assert_eq!(first, second);
+    }
+
+    #[test]
+    fn who_one_is_already_one_may_assume() {
+        on_thread(|| Owner::current().assume()).unwrap().unwrap();
+    }
+
+    #[test]
+    fn a_cookie_needs_a_socket() {
+        let file = File::open("/proc/self/stat").unwrap();
+        let error = cookie(&file).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::ENOTSOCK));
+    }
+}

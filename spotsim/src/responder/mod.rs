@@ -1,0 +1,413 @@
+//! The HTTP half: takes what the kernel half sends here, answers the faked paths, and passes
+//! everything else to the upstream as if we were not there. The only place that names hyper's
+//! server.
+
+use std::{
+    future::poll_fn,
+    net::SocketAddr,
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use hyper::{
+    Method, Request, Response, StatusCode,
+    body::Incoming,
+    header::{CONNECTION, HeaderValue},
+    server::conn::http1,
+    service::service_fn,
+};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use jiff::Timestamp;
+use log::{debug, warn};
+use nix::sys::socket::{setsockopt, sockopt::Linger};
+use tokio::{
+    io::AsyncWriteExt as _,
+    net::{TcpListener, TcpStream},
+    time::{sleep, timeout},
+};
+
+mod body;
+mod clients;
+mod path;
+mod synthetic;
+mod token;
+mod upstream;
+mod wire;
+
+pub use synthetic::Synthetic;
+pub use upstream::{NoAnswer, Upstream};
+
+use crate::{
+    netns::{Namespace, Owner},
+    timeline::{Item, Timeline},
+};
+use body::Body;
+use clients::Clients;
+use path::Resource;
+use upstream::Origin;
+
+/// How long a faked answer waits for the upstream's word on the client's token. The strictest
+/// known client, the AWS SDK for Go, gives up after 500 ms.
+const VERDICT_WITHIN: Duration = Duration::from_millis(250);
+
+/// A connection that has not sent a whole request head by then is closed.
+const HEAD_WITHIN: Duration = Duration::from_secs(10);
+
+/// The longest request head, in bytes.
+const LONGEST_HEAD: usize = 64 * 1024;
+
+/// While a connection lasts, so often is it made sure that its client is still there.
+const STILL_THERE: Duration = Duration::from_secs(1);
+
+/// For how long a request may go on after [`serve`] was told to end.
+const LAST_REQUESTS: Duration = Duration::from_secs(1);
+
+/// Connections that were redirected just before the programs were detached arrive within
+/// this time, on a busy machine too.
+const STRAGGLERS: Duration = Duration::from_millis(100);
+
+/// Decides what each request is answered with.
+pub struct Responder {
+    /// What is faked, and when.
+    pub timeline: Timeline,
+    /// Who answers the rest.
+    pub upstream: Upstream,
+}
+
+/// A network namespace with clients in it.
+pub struct Place {
+    /// Requests that are passed on leave from here.
+    pub namespace: Namespace,
+    /// Knows the clients.
+    pub witness: Box<dyn Witness>,
+}
+
+/// Knows who asks, and is told what for.
+pub trait Witness: Send + Sync {
+    /// Who connected to `listener`; `None` for one who was not sent here by the kernel half and
+    /// has no business here.
+    fn arrived(&self, listener: SocketAddr, client: SocketAddr) -> Option<Visitor>;
+
+    /// Whether the client still waits for its answer.
+    fn waits(&self, listener: SocketAddr, client: SocketAddr) -> bool;
+
+    /// The client's request was answered, or will not be.
+    fn answered(&self, visitor: Visitor, exchange: &Exchange<'_>);
+}
+
+/// A client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Visitor {
+    /// Tells its socket from every other: the socket's cookie.
+    pub cookie: u64,
+    /// Whose it is. What is asked of the upstream on its behalf is asked as this user.
+    pub owner: Owner,
+}
+
+/// One request and what became of it.
+#[derive(Debug)]
+pub struct Exchange<'a> {
+    pub method: &'a Method,
+    /// The path as it was sent, without a query.
+    pub path: &'a str,
+    pub outcome: Outcome<'a>,
+    /// From the request's head to the answer's.
+    pub elapsed: Duration,
+}
+
+/// Who answered a request.
+#[derive(Clone, Copy, Debug)]
+pub enum Outcome<'a> {
+    /// We did, with something from the timeline.
+    Faked,
+    /// The upstream did.
+    Passed(StatusCode),
+    /// Nobody did.
+    NoAnswer(&'a NoAnswer),
+}
+
+/// Serves the clients of one listener until `end`; then those that are connected already, for
+/// a moment longer.
+pub async fn serve(
+    listener: TcpListener,
+    place: Arc<Place>,
+    responder: Arc<Responder>,
+    end: impl Future<Output = ()>,
+) {
+    let mut clients = Clients::new();
+    accept(&listener, &place, &responder, &mut clients, end).await;
+    let stragglers = sleep(STRAGGLERS);
+    accept(&listener, &place, &responder, &mut clients, stragglers).await;
+    drop(listener);
+    clients.finish(LAST_REQUESTS).await;
+}
+
+/// Accepts connections until `end`.
+async fn accept(
+    listener: &TcpListener,
+    place: &Arc<Place>,
+    responder: &Arc<Responder>,
+    clients: &mut Clients,
+    end: impl Future<Output = ()>,
+) {
+    let mut end = pin!(end);
+    let mut failing = false;
+    loop {
+        let accepted = tokio::select! {
+            () = &mut end => return,
+            accepted = listener.accept() => accepted,
+            () = clients.one_over() => continue,
+        };
+        let local =
+            accepted.and_then(|(stream, client)| Ok((stream, client, listener.local_addr()?)));
+        match local {
+            Ok((stream, client, listener)) => {
+                failing = false;
+                admit(stream, Ends { listener, client }, place, responder, clients);
+            }
+            Err(error) => {
+                // Out of descriptors, most likely. It may go on, and is said once.
+                if !failing {
+                    warn!("cannot accept connections: {error}");
+                }
+                failing = true;
+                sleep(Duration::from_millis(20)).await;
+            }
+        }
+    }
+}
+
+/// The two ends of a connection.
+#[derive(Clone, Copy, Debug)]
+struct Ends {
+    listener: SocketAddr,
+    client: SocketAddr,
+}
+
+/// Lets a client in that was sent here.
+fn admit(
+    stream: TcpStream,
+    ends: Ends,
+    place: &Arc<Place>,
+    responder: &Arc<Responder>,
+    clients: &mut Clients,
+) {
+    // Whatever ends a connection but an answer, its client is to see an error and not an empty
+    // answer.
+    if let Err(error) = stream.set_zero_linger() {
+        return debug!("client gone before its request: {error}");
+    }
+    let Some(visitor) = place.witness.arrived(ends.listener, ends.client) else {
+        return debug!("{} came by itself, and is reset", ends.client);
+    };
+    let (place, responder) = (Arc::clone(place), Arc::clone(responder));
+    clients.admit(async move |asked| {
+        let conversation = Conversation {
+            ends,
+            visitor,
+            place: &place,
+            responder: &responder,
+            asked: &asked,
+        };
+        conversation.hold(stream).await;
+    });
+}
+
+/// One connection, which has one request.
+#[derive(Clone, Copy)]
+struct Conversation<'a> {
+    ends: Ends,
+    visitor: Visitor,
+    place: &'a Place,
+    responder: &'a Responder,
+    asked: &'a AtomicBool,
+}
+
+impl Conversation<'_> {
+    /// Answers the request and closes the connection.
+    async fn hold(self, stream: TcpStream) {
+        // Our answers are short; none should wait for a full segment.
+        if let Err(error) = stream.set_nodelay(true) {
+            return debug!("client gone before its request: {error}");
+        }
+        // Boxed, because the connection must be taken apart again at its end.
+        let service = service_fn(|request| Box::pin(self.attend(request)));
+        let mut connection = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEAD_WITHIN)
+            .max_buf_size(LONGEST_HEAD)
+            .keep_alive(false)
+            // A client may send its last word (`nc -N`) and wait for the answer.
+            .half_close(true)
+            .auto_date_header(false)
+            .preserve_header_case(true)
+            .title_case_headers(true)
+            .serve_connection(TokioIo::new(stream), service);
+        let outcome = tokio::select! {
+            outcome = poll_fn(|cx| connection.poll_without_shutdown(cx)) => outcome,
+            () = self.gone() => return,
+        };
+        let mut stream = connection.into_parts().io.into_inner();
+        if let Err(error) = outcome {
+            debug!("connection from {}: {error}", self.ends.client);
+            if error.is_user() {
+                return;
+            }
+        }
+        // A client that is gone needs no farewell.
+        let linger = libc::linger {
+            l_onoff: 0,
+            l_linger: 0,
+        };
+        let _ = setsockopt(&stream, Linger, &linger);
+        let _ = stream.shutdown().await;
+    }
+
+    /// Returns when the client has gone. The connection does not tell: its end looks the same as
+    /// that of a client that sent its last word.
+    async fn gone(self) {
+        let Ends { listener, client } = self.ends;
+        loop {
+            sleep(STILL_THERE).await;
+            if !self.place.witness.waits(listener, client) {
+                return;
+            }
+        }
+    }
+
+    /// Answers a request and tells the witness.
+    async fn attend(self, request: Request<Incoming>) -> Result<Response<Body>, NoAnswer> {
+        let Self {
+            ends: Ends { listener, .. },
+            visitor,
+            place,
+            responder,
+            asked,
+        } = self;
+        asked.store(true, Ordering::Relaxed);
+        let mut pending = Pending::new(&request, visitor, place);
+        let answer = responder.answer(request, listener, visitor, place).await;
+        pending.tell(match &answer {
+            Ok((_, true)) => Outcome::Faked,
+            Ok((answer, false)) => Outcome::Passed(answer.status()),
+            Err(reason) => Outcome::NoAnswer(reason),
+        });
+        let (mut answer, _) = answer?;
+        // As the real service does: then each poll is a new connection, and to attach and to
+        // detach take effect at the next request.
+        let close = HeaderValue::from_static("close");
+        answer.headers_mut().insert(CONNECTION, close);
+        Ok(answer)
+    }
+}
+
+/// A request of which the witness has not been told. It is told in any case, even if the
+/// connection breaks off.
+struct Pending<'a> {
+    visitor: Visitor,
+    place: &'a Place,
+    method: Method,
+    path: String,
+    began: Instant,
+    told: bool,
+}
+
+impl<'a> Pending<'a> {
+    fn new(request: &Request<Incoming>, visitor: Visitor, place: &'a Place) -> Self {
+        Self {
+            visitor,
+            place,
+            method: request.method().clone(),
+            path: request.uri().path().to_owned(),
+            began: Instant::now(),
+            told: false,
+        }
+    }
+
+    fn tell(&mut self, outcome: Outcome<'_>) {
+        let Self {
+            visitor,
+            place,
+            method,
+            path,
+            began,
+            told,
+        } = self;
+        let exchange = Exchange {
+            method,
+            path,
+            outcome,
+            elapsed: began.elapsed(),
+        };
+        place.witness.answered(*visitor, &exchange);
+        *told = true;
+    }
+}
+
+impl Drop for Pending<'_> {
+    fn drop(&mut self) {
+        if !self.told {
+            self.tell(Outcome::NoAnswer(&NoAnswer::Abandoned));
+        }
+    }
+}
+
+impl Responder {
+    /// The answer, and whether it is a fake.
+    async fn answer(
+        &self,
+        request: Request<Incoming>,
+        listener: SocketAddr,
+        visitor: Visitor,
+        place: &Place,
+    ) -> Result<(Response<Body>, bool), NoAnswer> {
+        let Self { timeline, upstream } = self;
+        let visible = timeline.visible(Timestamp::now());
+        let fake = fake(&request, &visible).cloned();
+        let from = Origin {
+            namespace: &place.namespace,
+            owner: visitor.owner,
+            listener: listener.ip(),
+        };
+        let real = upstream.answer(from, &visible, request);
+        let Some(item) = fake else {
+            return Ok((real.await?, false));
+        };
+        // The upstream judges the token, and only its "here" or "not here" is replaced. One
+        // that cannot be reached in time judges nothing.
+        let ttl = match timeout(VERDICT_WITHIN, real).await {
+            Ok(Ok(real)) => match real.status() {
+                StatusCode::OK | StatusCode::NOT_FOUND => {
+                    real.headers().get(&wire::TOKEN_TTL).cloned()
+                }
+                _ => return Ok((real, false)),
+            },
+            Ok(Err(reason)) => {
+                debug!("faked without the upstream's verdict: {reason}");
+                None
+            }
+            Err(_) => {
+                debug!("faked without the upstream's verdict: none came in time");
+                None
+            }
+        };
+        let Item { value, since, .. } = item;
+        let answer = wire::document(value, wire::TEXT, since, ttl);
+        Ok((answer.map(Body::from), true))
+    }
+}
+
+/// What the timeline has for a request. Other methods than GET and HEAD are the upstream's to
+/// refuse.
+fn fake<'a>(request: &Request<Incoming>, visible: &'a [Item]) -> Option<&'a Item> {
+    if !matches!(*request.method(), Method::GET | Method::HEAD) {
+        return None;
+    }
+    let resource = Resource::parse(request.uri().path());
+    let wanted = resource.item()?;
+    visible.iter().find(|item| item.path == wanted)
+}

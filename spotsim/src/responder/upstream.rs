@@ -1,0 +1,209 @@
+//! The IMDS behind us, for all that is not faked.
+
+use std::{
+    fmt, io,
+    net::{IpAddr, SocketAddr, ToSocketAddrs as _},
+    sync::Arc,
+};
+
+use hyper::{Request, Response, Uri, body::Incoming, client::conn::http1};
+use hyper_util::rt::TokioIo;
+use log::debug;
+use spotsim_common::{IMDS_PORT, IMDS_V4, IMDS_V6};
+use tokio::net::TcpSocket;
+
+use super::{body::Body, synthetic::Synthetic, wire};
+use crate::{
+    netns::{Namespace, Owner},
+    timeline::Item,
+};
+
+/// Where requests go that are not answered with a fake.
+#[derive(Clone)]
+pub enum Upstream {
+    /// The real IMDS, over the family by which the client came.
+    Real,
+    /// Another server that plays IMDS.
+    Server(SocketAddr),
+    /// Ourselves: a small instance that exists nowhere.
+    Synthetic(Arc<Synthetic>),
+    /// Nobody: 404 for everything.
+    Nothing,
+}
+
+/// Why a client gets no answer. Its connection is reset: without spotsim it would not have
+/// been made.
+#[derive(Debug)]
+pub enum NoAnswer {
+    /// No connection to the upstream.
+    Unreachable(io::Error),
+    /// The upstream's answer was not HTTP, or broke off.
+    Broken(hyper::Error),
+    /// The client did not wait for it, or spotsim ended.
+    Abandoned,
+}
+
+impl fmt::Display for NoAnswer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unreachable(error) => write!(f, "the upstream cannot be reached: {error}"),
+            Self::Broken(error) => write!(f, "the upstream's answer: {error}"),
+            Self::Abandoned => f.write_str("it was given up before"),
+        }
+    }
+}
+
+impl std::error::Error for NoAnswer {}
+
+/// Whence a request came, and whence it goes on.
+#[derive(Clone, Copy)]
+pub struct Origin<'a> {
+    pub namespace: &'a Namespace,
+    /// Whose client asked.
+    pub owner: Owner,
+    /// The address at which it was taken for IMDS.
+    pub listener: IpAddr,
+}
+
+impl Upstream {
+    /// Reads `http://HOST[:PORT]`. A name is looked up now, here; the address is dialled later
+    /// from inside each workload's namespace.
+    pub fn parse_url(url: &str) -> Result<Self, String> {
+        let bad = |why: String| format!("{why}; use http://HOST[:PORT]");
+        let uri: Uri = url.parse().map_err(|error| bad(format!("{error}")))?;
+        match uri.scheme_str() {
+            Some("http") => {}
+            Some(other) => return Err(bad(format!("IMDS is plain http, not {other}"))),
+            None => return Err(bad("not a URL".to_owned())),
+        }
+        if uri.path() != "/" || uri.query().is_some() {
+            return Err(bad(format!("{} cannot be kept", uri.path())));
+        }
+        let authority = uri.authority().filter(|a| !a.as_str().contains('@'));
+        let authority = authority.ok_or_else(|| bad("a user cannot be given".to_owned()))?;
+        let host = authority.host().trim_matches(['[', ']']);
+        let port = match authority.port() {
+            None if authority.as_str().ends_with(':') => return Err(bad("no port".to_owned())),
+            None if authority.as_str() != authority.host() => {
+                return Err(bad("not a port".to_owned()));
+            }
+            None => IMDS_PORT,
+            Some(port) => port.as_u16(),
+        };
+        let address = (host, port)
+            .to_socket_addrs()
+            .map_err(|error| format!("cannot look up {host}: {error}"))?
+            .next();
+        address
+            .map(Self::Server)
+            .ok_or_else(|| format!("{host} has no address"))
+    }
+
+    /// Answers a request as IMDS would without us. `visible` is what a synthetic instance has
+    /// to list besides its own.
+    pub async fn answer(
+        &self,
+        from: Origin<'_>,
+        visible: &[Item],
+        request: Request<Incoming>,
+    ) -> Result<Response<Body>, NoAnswer> {
+        match self {
+            Self::Synthetic(synthetic) => Ok(synthetic.answer(&request, visible).map(Body::from)),
+            Self::Nothing => Ok(wire::not_found(None).map(Body::from)),
+            Self::Server(address) => forward(from, *address, request).await,
+            Self::Real => {
+                let imds = match from.listener {
+                    IpAddr::V4(_) => IpAddr::V4(IMDS_V4),
+                    IpAddr::V6(_) => IpAddr::V6(IMDS_V6),
+                };
+                forward(from, (imds, IMDS_PORT).into(), request).await
+            }
+        }
+    }
+}
+
+impl fmt::Display for Upstream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Real => f.write_str("real"),
+            Self::Server(address) => write!(f, "http://{address}"),
+            Self::Synthetic(_) => f.write_str("synthetic"),
+            Self::Nothing => f.write_str("none"),
+        }
+    }
+}
+
+/// Sends a request on as it came, over a connection of its own out of the caller's namespace,
+/// so that whatever keeps the caller from its IMDS (hop limit, routes, policies, rules for its
+/// user) keeps us.
+///
+/// There is no limit of time: it ends when the client gives up.
+async fn forward(
+    from: Origin<'_>,
+    upstream: SocketAddr,
+    request: Request<Incoming>,
+) -> Result<Response<Body>, NoAnswer> {
+    let connect = async {
+        let socket = from.namespace.run_as(from.owner, || match upstream {
+            SocketAddr::V4(_) => TcpSocket::new_v4(),
+            SocketAddr::V6(_) => TcpSocket::new_v6(),
+        })??;
+        let stream = socket.connect(upstream).await?;
+        stream.set_nodelay(true)?;
+        io::Result::Ok(stream)
+    };
+    let stream = connect.await.map_err(NoAnswer::Unreachable)?;
+    let (mut sender, connection) = http1::Builder::new()
+        .preserve_header_case(true)
+        .handshake(TokioIo::new(stream))
+        .await
+        .map_err(NoAnswer::Broken)?;
+    tokio::spawn(async move {
+        if let Err(error) = connection.await {
+            debug!("connection to the upstream {upstream}: {error}");
+        }
+    });
+    let answer = sender.send_request(request).await;
+    answer
+        .map(|answer| answer.map(Body::from))
+        .map_err(NoAnswer::Broken)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(url: &str) -> Result<String, String> {
+        Upstream::parse_url(url).map(|upstream| upstream.to_string())
+    }
+
+    #[test]
+    fn an_http_url_names_a_server() {
+        for (url, expected) in [
+            ("http://127.0.0.1:1338", "http://127.0.0.1:1338"),
+            ("http://10.0.0.5/", "http://10.0.0.5:80"),
+            ("http://[::1]:8080", "http://[::1]:8080"),
+            ("http://[fd00:ec2::254]", "http://[fd00:ec2::254]:80"),
+        ] {
+            assert_eq!(parsed(url).as_deref(), Ok(expected));
+        }
+    }
+
+    #[test]
+    fn what_could_not_be_honoured_is_refused() {
+        for (url, reason) in [
+            ("https://127.0.0.1", "plain http, not https"),
+            ("ftp://127.0.0.1", "plain http, not ftp"),
+            ("127.0.0.1:1338", "use http://"),
+            ("synthetisch", "not a URL"),
+            ("http://127.0.0.1/latest", "/latest cannot be kept"),
+            ("http://127.0.0.1/?a=b", "cannot be kept"),
+            ("http://user:secret@127.0.0.1", "a user cannot be given"),
+            ("http://127.0.0.1:99999", "not a port"),
+            ("http://", "use http://"),
+        ] {
+            let error = parsed(url).unwrap_err();
+            assert!(error.contains(reason), "{url}: {error}");
+        }
+    }
+}

@@ -1,0 +1,196 @@
+//! The tests' own IMDS: what spotsim's upstream is in these tests.
+//!
+//! It writes every byte of an answer itself, so that a test can compare a whole answer, its
+//! header names' case and the order of its lines included. It acts as the real service does
+//! where that is known, and stays the same from one request to the next (its `Date` too).
+//!
+//! `upstream --log FILE --listen ADDRESS… [--hang] [--delay-ms N] [--http10] [--keep-alive]
+//! [--require-v2]` prints `listening` once it does. `FILE` gets one JSON line for each
+//! request, before it is answered: `{"peer": "IP:PORT", "connection": 1, "head": "…"}`, where
+//! each byte of the head is the character of the same number.
+
+mod answers;
+mod tokens;
+
+use std::{
+    fs::File,
+    io::{self, Read as _, Write as _},
+    net::{SocketAddr, TcpListener, TcpStream},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
+    thread,
+    time::Duration,
+};
+
+use serde_json::json;
+
+use crate::{answers::Answer, tokens::Tokens};
+
+struct Upstream {
+    log: Mutex<File>,
+    tokens: Tokens,
+    connections: AtomicU64,
+    /// Read requests and never answer.
+    hang: bool,
+    delay: Duration,
+    http10: bool,
+    keep_alive: bool,
+    require_v2: bool,
+}
+
+/// A request's first line and headers.
+struct Request {
+    method: String,
+    path: String,
+    headers: Vec<(String, String)>,
+}
+
+fn main() {
+    let mut upstream = Upstream {
+        log: Mutex::new(File::create("/dev/null").unwrap()),
+        tokens: Tokens::default(),
+        connections: AtomicU64::new(0),
+        hang: false,
+        delay: Duration::ZERO,
+        http10: false,
+        keep_alive: false,
+        require_v2: false,
+    };
+    let mut listeners = Vec::new();
+    let mut args = std::env::args().skip(1);
+    while let Some(option) = args.next() {
+        let mut value = || {
+            args.next()
+                .unwrap_or_else(|| panic!("{option} lacks its value"))
+        };
+        match option.as_str() {
+            "--log" => upstream.log = Mutex::new(File::create(value()).unwrap()),
+            "--listen" => {
+                let address: SocketAddr = value().parse().unwrap();
+                listeners.push(TcpListener::bind(address).unwrap());
+            }
+            "--hang" => upstream.hang = true,
+            "--delay-ms" => upstream.delay = Duration::from_millis(value().parse().unwrap()),
+            "--http10" => upstream.http10 = true,
+            "--keep-alive" => upstream.keep_alive = true,
+            "--require-v2" => upstream.require_v2 = true,
+            _ => panic!("unknown option {option}"),
+        }
+    }
+    println!("listening");
+    let upstream = Arc::new(upstream);
+    let accepting: Vec<_> = listeners
+        .into_iter()
+        .map(|listener| {
+            let upstream = Arc::clone(&upstream);
+            thread::spawn(move || accept(&upstream, &listener))
+        })
+        .collect();
+    for thread in accepting {
+        thread.join().unwrap();
+    }
+}
+
+fn accept(upstream: &Arc<Upstream>, listener: &TcpListener) {
+    for stream in listener.incoming() {
+        let upstream = Arc::clone(upstream);
+        let stream = stream.unwrap();
+        // A client that goes away mid-way is no concern of the others.
+        thread::spawn(move || upstream.serve(stream));
+    }
+}
+
+impl Upstream {
+    fn serve(&self, mut stream: TcpStream) -> io::Result<()> {
+        let connection = self.connections.fetch_add(1, Ordering::Relaxed);
+        let peer = stream.peer_addr()?;
+        stream.set_nodelay(true)?;
+        while let Some(head) = read_head(&mut stream)? {
+            let line = json!({
+                "peer": peer.to_string(),
+                "connection": connection,
+                "head": latin1(&head),
+            });
+            writeln!(self.log.lock().unwrap(), "{line}")?;
+            let request = Request::parse(&latin1(&head));
+            if self.hang {
+                // Until the client gives up.
+                io::copy(&mut stream, &mut io::sink())?;
+                return Ok(());
+            }
+            thread::sleep(self.delay);
+            let answer = answers::answer(&request, &self.tokens, self.require_v2);
+            self.send(&mut stream, &request, &answer)?;
+            if !self.keep_alive {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn send(&self, stream: &mut TcpStream, request: &Request, answer: &Answer) -> io::Result<()> {
+        let version = if self.http10 { "1.0" } else { "1.1" };
+        let connection = if self.keep_alive {
+            "keep-alive"
+        } else {
+            "close"
+        };
+        let mut bytes = format!("HTTP/{version} {}\r\n", answer.status).into_bytes();
+        for (name, value) in &answer.headers {
+            let value = if *name == "Connection" {
+                connection
+            } else {
+                value
+            };
+            bytes.extend_from_slice(format!("{name}: {value}\r\n").as_bytes());
+        }
+        bytes.extend_from_slice(b"\r\n");
+        if request.method != "HEAD" {
+            bytes.extend_from_slice(&answer.body);
+        }
+        stream.write_all(&bytes)
+    }
+}
+
+impl Request {
+    fn parse(head: &str) -> Self {
+        let mut lines = head.split("\r\n");
+        let mut first = lines
+            .next()
+            .unwrap_or_default()
+            .split(' ')
+            .map(str::to_owned);
+        Self {
+            method: first.next().unwrap_or_default(),
+            path: first.next().unwrap_or_default(),
+            headers: lines
+                .filter_map(|line| line.split_once(':'))
+                .map(|(name, value)| (name.to_ascii_lowercase(), value.trim().to_owned()))
+                .collect(),
+        }
+    }
+
+    fn header(&self, name: &str) -> impl Iterator<Item = &str> {
+        let named = self.headers.iter().filter(move |(other, _)| other == name);
+        named.map(|(_, value)| value.as_str())
+    }
+}
+
+/// The bytes up to and with the empty line; none at the end of the connection.
+fn read_head(stream: &mut TcpStream) -> io::Result<Option<Vec<u8>>> {
+    let mut head = Vec::new();
+    let mut byte = [0];
+    while !head.ends_with(b"\r\n\r\n") {
+        if stream.read(&mut byte)? == 0 {
+            return Ok(None);
+        }
+        head.push(byte[0]);
+    }
+    Ok(Some(head))
+}
+
+fn latin1(bytes: &[u8]) -> String {
+    bytes.iter().map(|&byte| char::from(byte)).collect()
+}

@@ -1,0 +1,127 @@
+//! Cgroups made for a test.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    sync::atomic::{AtomicU32, Ordering},
+    time::{Duration, Instant},
+};
+
+use nix::{
+    errno::Errno,
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+
+/// A directory in the cgroup v2 hierarchy. What still runs in it, and below it, is killed when
+/// it is dropped.
+#[derive(Debug)]
+pub struct Cgroup {
+    directory: PathBuf,
+}
+
+impl Cgroup {
+    /// A cgroup below the hierarchy's root, named for this process.
+    pub fn new() -> io::Result<Self> {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        let mount = mount_point().ok_or_else(|| io::Error::other("no cgroup2 mount"))?;
+        Self::create(mount.join(format!("spotsim-tests-{}-{count}", std::process::id())))
+    }
+
+    /// A cgroup below this one. It ends with this one, or before.
+    pub fn child(&self, name: &str) -> Self {
+        Self::create(self.directory.join(name)).unwrap()
+    }
+
+    fn create(directory: PathBuf) -> io::Result<Self> {
+        fs::create_dir(&directory)?;
+        Ok(Self { directory })
+    }
+
+    /// The full directory path.
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// The path as `/proc/PID/cgroup` shows it.
+    pub fn path(&self) -> PathBuf {
+        let below = self.directory.strip_prefix(mount_point().unwrap()).unwrap();
+        Path::new("/").join(below)
+    }
+
+    /// The processes in it and below it.
+    pub fn processes(&self) -> Vec<i32> {
+        let mut pids = Vec::new();
+        walk(&self.directory, &mut |directory| {
+            let procs = fs::read_to_string(directory.join("cgroup.procs")).unwrap_or_default();
+            // A process of another pid namespace would show as 0.
+            pids.extend(
+                procs
+                    .lines()
+                    .filter_map(|pid| pid.parse().ok())
+                    .filter(|&pid: &i32| pid > 0),
+            );
+        });
+        pids
+    }
+
+    /// The names of the cgroups directly below it.
+    pub fn children(&self) -> Vec<String> {
+        let entries = fs::read_dir(&self.directory)
+            .into_iter()
+            .flatten()
+            .flatten();
+        let directories = entries.filter(|entry| entry.path().is_dir());
+        directories
+            .map(|entry| entry.file_name().to_string_lossy().into_owned())
+            .collect()
+    }
+
+    /// Kills what runs in it and removes it.
+    pub fn remove(self) {}
+}
+
+impl Drop for Cgroup {
+    fn drop(&mut self) {
+        let deadline = Instant::now() + Duration::from_secs(5);
+        while self.directory.exists() {
+            for pid in self.processes() {
+                match kill(Pid::from_raw(pid), Signal::SIGKILL) {
+                    Ok(()) | Err(Errno::ESRCH) => {}
+                    Err(error) => crate::say(&format!("cannot end {pid}: {error}")),
+                }
+            }
+            // Deepest first; busy until the kernel is done with the processes.
+            walk(&self.directory, &mut |directory| {
+                let _ = fs::remove_dir(directory);
+            });
+            if Instant::now() > deadline {
+                crate::say(&format!("left behind: {}", self.directory.display()));
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+}
+
+/// Visits a directory's subdirectories, then the directory itself.
+fn walk(directory: &Path, visit: &mut impl FnMut(&Path)) {
+    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            walk(&entry.path(), visit);
+        }
+    }
+    visit(directory);
+}
+
+/// Where the cgroup v2 hierarchy's root is mounted.
+fn mount_point() -> Option<PathBuf> {
+    let mountinfo = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    mountinfo.lines().find_map(|line| {
+        let (mount, source) = line.split_once(" - ")?;
+        let mut fields = mount.split(' ').skip(3);
+        let (root, point) = (fields.next()?, fields.next()?);
+        (root == "/" && source.split(' ').next() == Some("cgroup2")).then(|| PathBuf::from(point))
+    })
+}

@@ -1,0 +1,43 @@
+//! Harness for end-to-end tests: a real kernel, real clients, and a world of each test's own.
+//!
+//! A test starts with a [`Lab`]: network namespaces and cgroups made for it, so that tests run
+//! side by side and nothing can reach an IMDS that is not the test's own. In it run
+//! - the [`Upstream`]: the tests' own IMDS (`src/bin/upstream`), which logs what reaches it;
+//! - [`Spotsim`]: the binary under test;
+//! - clients, as child processes started at a [`Place`]: a network namespace and a cgroup.
+//!
+//! What a test started ends with it, by a panic too. Every wait has a deadline and says what it
+//! waited for. Nothing here returns an error: a test that cannot go on panics.
+//!
+//! Environment: `SPOTSIM_BIN` names the binary under test, `SPOTSIM_CLIENTS` the directory that
+//! holds the Python and Node clients (`cargo xtask test` installs them), and with
+//! `SPOTSIM_REQUIRE_BPF=1` a test that lacks a privilege fails instead of being skipped.
+
+mod cgroup;
+mod http;
+mod lab;
+mod netns;
+mod privilege;
+mod process;
+mod programs;
+mod spotsim;
+mod upstream;
+
+pub use cgroup::Cgroup;
+pub use http::{Response, Via, get};
+pub use lab::{Lab, Place};
+pub use netns::NetNs;
+pub use privilege::missing_privilege;
+pub use process::{Finished, Running, is_running, run, wait_until};
+pub use programs::{client, helper, node, python, spotsim_binary, workspace};
+pub use spotsim::{Armed, Spotsim, attach_args};
+pub use upstream::{Seen, Upstream};
+
+use std::io::Write as _;
+
+/// Prints a line to stderr that libtest does not capture: the log of a passing test shows it.
+pub fn say(line: &str) {
+    let mut stderr = std::io::stderr().lock();
+    // A closed stderr is no reason to fail a test.
+    let _ = writeln!(stderr, "{line}");
+}

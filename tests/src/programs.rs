@@ -1,0 +1,92 @@
+//! Where the programs are that tests run.
+
+use std::{
+    env,
+    ffi::OsString,
+    fs,
+    path::{Path, PathBuf},
+};
+
+/// The workspace's root directory.
+pub fn workspace() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap()
+}
+
+/// The binary under test: `SPOTSIM_BIN`, else the release build beside these tests, else the
+/// debug build.
+pub fn spotsim_binary() -> PathBuf {
+    if let Some(path) = env::var_os("SPOTSIM_BIN") {
+        let path = PathBuf::from(path);
+        // It is started from another directory than this one.
+        return fs::canonicalize(&path)
+            .unwrap_or_else(|error| panic!("SPOTSIM_BIN={}: {error}", path.display()));
+    }
+    let target = build_directory();
+    let target = target.parent().unwrap();
+    let builds = ["release", "debug"].map(|profile| target.join(profile).join("spotsim"));
+    builds
+        .iter()
+        .find(|path| path.exists())
+        .cloned()
+        .unwrap_or_else(|| {
+            panic!(
+                "no {}; build it with: cargo build --release",
+                builds[0].display()
+            )
+        })
+}
+
+/// A program of this crate (`src/bin`).
+pub fn helper(name: &str) -> PathBuf {
+    let path = build_directory().join(name);
+    assert!(
+        path.exists(),
+        "no {}; build it with: cargo build -p tests",
+        path.display()
+    );
+    path
+}
+
+/// The plain socket client's program (`src/bin/client.rs`).
+pub fn client() -> PathBuf {
+    helper("client")
+}
+
+/// The Python that has the Python clients, and one of `clients/python` for its argument.
+pub fn python(script: &str) -> [OsString; 2] {
+    let script = scripts().join("python").join(script);
+    [installed("venv/bin/python").into(), script.into()]
+}
+
+/// Node, one of `clients/node` for its argument, and the directory of its modules.
+pub fn node(script: &str) -> [OsString; 3] {
+    let modules = installed("node/node_modules");
+    let script = scripts().join("node").join(script);
+    [
+        "node".into(),
+        script.into(),
+        modules.parent().unwrap().into(),
+    ]
+}
+
+fn scripts() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("clients")
+}
+
+fn installed(path: &str) -> PathBuf {
+    let clients = env::var_os("SPOTSIM_CLIENTS");
+    let clients = clients.map_or_else(|| workspace().join("target/clients"), PathBuf::from);
+    let path = std::path::absolute(clients.join(path)).unwrap();
+    assert!(
+        path.exists(),
+        "no {}; install it with: cargo xtask test",
+        path.display()
+    );
+    path
+}
+
+/// Where Cargo put this build's programs; test programs are one directory below.
+fn build_directory() -> PathBuf {
+    let test = env::current_exe().unwrap();
+    test.ancestors().nth(2).unwrap().to_owned()
+}

@@ -1,0 +1,265 @@
+//! `kill -9` at any moment: the next connection reaches the real IMDS, and nothing is left.
+
+use std::{
+    collections::BTreeSet,
+    env, fs,
+    path::{Path, PathBuf},
+    sync::Mutex,
+    thread::sleep,
+    time::{Duration, SystemTime},
+};
+
+use aya::{
+    maps::loaded_maps,
+    programs::{loaded_links, loaded_programs},
+};
+use nix::sys::signal::Signal;
+use serde_json::Value;
+use tests::{Lab, Place, Running, Spotsim, Upstream, client, wait_until};
+
+const NOTICE: &str = "/latest/meta-data/spot/instance-action";
+
+/// The tests here look at what the whole machine has, so each has it for itself.
+static ALONE: Mutex<()> = Mutex::new(());
+
+fn alone() -> std::sync::MutexGuard<'static, ()> {
+    ALONE
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+/// The kernel objects that a process holds, by kind and id, as its descriptors show them.
+fn bpf_objects(pid: u32) -> BTreeSet<(String, u32)> {
+    let entries = fs::read_dir(format!("/proc/{pid}/fdinfo")).unwrap();
+    let infos = entries.filter_map(|entry| fs::read_to_string(entry.unwrap().path()).ok());
+    let mut objects = BTreeSet::new();
+    for info in infos {
+        for line in info.lines() {
+            if let Some((kind @ ("link_id" | "prog_id" | "map_id"), id)) = line.split_once(':') {
+                objects.insert((kind.to_owned(), id.trim().parse().unwrap()));
+            }
+        }
+    }
+    objects
+}
+
+/// The kernel objects that the machine has.
+fn all_bpf_objects() -> BTreeSet<(String, u32)> {
+    let links = loaded_links().map(|link| ("link_id", link.unwrap().id()));
+    let programs = loaded_programs().map(|program| ("prog_id", program.unwrap().id()));
+    let maps = loaded_maps().map(|map| ("map_id", map.unwrap().id()));
+    let all = links.chain(programs).chain(maps);
+    all.map(|(kind, id)| (kind.to_owned(), id)).collect()
+}
+
+/// Files that spotsim might have made: what is in `/run` and in the BPF filesystem, where it
+/// would pin things, and what bears its name among the temporary files.
+fn files() -> BTreeSet<PathBuf> {
+    let mut files: BTreeSet<PathBuf> = entries("/run".as_ref()).into_iter().collect();
+    files.extend(entries("/run/spotsim".as_ref()));
+    let temporary = entries(&env::temp_dir()).into_iter().filter(|path| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        // Tests have directories there, others' tests too.
+        name.contains("spotsim") && !name.starts_with("spotsim-tests-")
+    });
+    files.extend(temporary);
+    let mut open = entries("/sys/fs/bpf".as_ref());
+    while let Some(path) = open.pop() {
+        open.extend(entries(&path));
+        files.insert(path);
+    }
+    files
+}
+
+/// What is in a directory; nothing if it is none.
+fn entries(directory: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+    let mut paths: Vec<PathBuf> = entries.map(|entry| entry.path()).collect();
+    paths.sort();
+    paths
+}
+
+/// Checks that there is no file that was not there, and none in spotsim's own directory.
+fn assert_no_new_file(lab: &Lab, before: &BTreeSet<PathBuf>, home: &[PathBuf]) {
+    let now = files();
+    let new: Vec<&PathBuf> = now.difference(before).collect();
+    assert!(new.is_empty(), "left: {new:?}");
+    assert_eq!(entries(&lab.directory), home);
+}
+
+/// One poll of a polling client.
+#[derive(Debug)]
+struct Poll {
+    at_us: u64,
+    status: Option<u64>,
+    error: Option<String>,
+}
+
+/// A client in the target that asks for the notice, each time on a connection of its own.
+fn poller(place: &Place, every_ms: &str) -> Running {
+    let mut command = place.command(client());
+    command.args(["poll", "v4", NOTICE, every_ms]);
+    Running::start(command)
+}
+
+fn polls(output: &str) -> Vec<Poll> {
+    // The last line may be cut short.
+    let whole = &output[..output.rfind('\n').map_or(0, |end| end + 1)];
+    let lines = whole
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).unwrap());
+    lines
+        .map(|line| Poll {
+            at_us: line["at_us"].as_u64().unwrap(),
+            status: line["status"].as_u64(),
+            error: line["error"].as_str().map(str::to_owned),
+        })
+        .collect()
+}
+
+fn now_us() -> u64 {
+    SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap()
+        .as_micros() as u64
+}
+
+/// Waits until a poll saw this status.
+fn wait_for_status(poller: &Running, status: u64) {
+    wait_until(&format!("a poll that sees {status}"), || {
+        polls(&poller.stdout())
+            .iter()
+            .any(|poll| poll.status == Some(status))
+            .then_some(())
+    });
+}
+
+#[test]
+fn the_next_poll_reaches_the_upstream_and_nothing_is_left() {
+    let _alone = alone();
+    for round in 0..4 {
+        let lab = if round % 2 == 0 {
+            Lab::new()
+        } else {
+            Lab::with_pod()
+        };
+        let Some(lab) = lab else { return };
+        let upstream = Upstream::start(&lab, &[]);
+        let _workload = lab.workload_process();
+        let (files, home) = (files(), entries(&lab.directory));
+        let spotsim = Spotsim::attach(&lab, &[]);
+        let held = bpf_objects(spotsim.pid());
+        let kinds = |kind: &str| held.iter().filter(|(other, _)| other == kind).count();
+        assert!(
+            kinds("link_id") >= 4 && kinds("prog_id") + kinds("map_id") > 0,
+            "{held:?}"
+        );
+        assert!(held.is_subset(&all_bpf_objects()), "{held:?}");
+
+        let poller = poller(&lab.inside(), "20");
+        wait_for_status(&poller, 200);
+        // At another point of the poll's 20 ms each time.
+        sleep(Duration::from_millis(100 + 5 * round));
+        let seen = upstream.seen().len();
+        spotsim.signal(Signal::SIGKILL);
+        let killed = now_us();
+        wait_for_status(&poller, 404);
+        sleep(Duration::from_millis(300));
+        let polls = polls(&poller.stop().text());
+
+        let failed: Vec<&Poll> = polls.iter().filter(|poll| poll.error.is_some()).collect();
+        assert!(failed.len() <= 1, "{failed:?}");
+        let first = polls
+            .iter()
+            .position(|poll| poll.status == Some(404))
+            .unwrap();
+        let after = &polls[first..];
+        assert!(after.len() > 5, "{after:?}");
+        assert!(
+            after.iter().all(|poll| poll.status == Some(404)),
+            "{after:?}"
+        );
+        // Those that came while the process ended: on a busy machine that takes a while.
+        let late = polls[..first].iter().filter(|poll| poll.at_us > killed);
+        let late: Vec<&Poll> = late.collect();
+        assert!(late.len() <= 5, "after the kill: {late:?}");
+        assert!(upstream.seen().len() >= seen + after.len());
+
+        assert_eq!(spotsim.into_process().finish().code, 128 + 9);
+        wait_until("the kernel objects are gone", || {
+            held.is_disjoint(&all_bpf_objects()).then_some(())
+        });
+        assert_no_new_file(&lab, &files, &home);
+        assert_eq!(lab.daemon.processes(), [0; 0], "a process is left");
+        assert_eq!(lab.daemon.children(), [""; 0], "a cgroup is left");
+        assert_eq!(lab.target.children(), [""; 0], "a cgroup is left");
+    }
+}
+
+#[test]
+fn an_orderly_end_leaves_nothing_and_fails_no_poll() {
+    let _alone = alone();
+    let Some(lab) = Lab::new() else { return };
+    let _upstream = Upstream::start(&lab, &[]);
+    let _workload = lab.workload_process();
+    let (files, home) = (files(), entries(&lab.directory));
+    for signal in [Signal::SIGINT, Signal::SIGTERM] {
+        let spotsim = Spotsim::attach(&lab, &[]);
+        let held = bpf_objects(spotsim.pid());
+        assert!(!held.is_empty());
+        let poller = poller(&lab.inside(), "1");
+        wait_for_status(&poller, 200);
+        spotsim.signal(signal);
+        wait_for_status(&poller, 404);
+        let finished = spotsim.into_process().finish();
+        assert_eq!(finished.code, 0, "{}", finished.stderr);
+        sleep(Duration::from_millis(50));
+        let polls = polls(&poller.stop().text());
+        let failed: Vec<&Poll> = polls.iter().filter(|poll| poll.error.is_some()).collect();
+        assert!(failed.is_empty(), "{failed:?}");
+        wait_until("the kernel objects are gone", || {
+            held.is_disjoint(&all_bpf_objects()).then_some(())
+        });
+        assert_no_new_file(&lab, &files, &home);
+        assert_eq!(lab.daemon.processes(), [0; 0], "a process is left");
+        assert_eq!(lab.target.children(), [""; 0], "a cgroup is left");
+    }
+}
+
+#[test]
+fn no_poll_is_refused_while_it_is_armed() {
+    let _alone = alone();
+    let Some(lab) = Lab::new() else { return };
+    let _upstream = Upstream::start(&lab, &[]);
+    let poller = poller(&lab.inside(), "0");
+    wait_for_status(&poller, 404);
+    for _ in 0..5 {
+        let from = poller.stdout().len();
+        let spotsim = Spotsim::attach(&lab, &[]);
+        wait_until("a poll that sees the notice", || {
+            polls(&poller.stdout()[from..])
+                .iter()
+                .any(|poll| poll.status == Some(200))
+                .then_some(())
+        });
+        spotsim.signal(Signal::SIGTERM);
+        assert_eq!(spotsim.into_process().finish().code, 0);
+    }
+    let polls = polls(&poller.stop().text());
+    let failed: Vec<&Poll> = polls.iter().filter(|poll| poll.error.is_some()).collect();
+    // A connection to IMDS that is open at the attach is cut, like one that was kept alive.
+    let cut = |poll: &&&Poll| {
+        poll.error
+            .as_ref()
+            .is_some_and(|error| error.contains("abort"))
+    };
+    assert_eq!(
+        failed.iter().filter(cut).count(),
+        failed.len(),
+        "{failed:?}"
+    );
+    assert!(failed.len() <= 5, "one at most for each attach: {failed:?}");
+    assert!(polls.len() > 100, "{} polls", polls.len());
+    let mut answered = polls.iter().filter_map(|poll| poll.status);
+    assert!(answered.all(|status| [200, 404].contains(&status)));
+}

@@ -1,0 +1,320 @@
+//! The responder over plain sockets: no privileges, no kernel half.
+//!
+//! The upstream here says one thing, byte by byte, and keeps what it was asked.
+
+use std::{
+    io::{Read as _, Write as _},
+    net::{Shutdown, SocketAddr, TcpListener as StdListener, TcpStream},
+    sync::{Arc, Mutex, mpsc},
+    thread,
+    time::{Duration, Instant},
+};
+
+use jiff::{SignedDuration, Timestamp};
+use spotsim::{
+    netns::{Namespace, Owner},
+    responder::{Exchange, Outcome, Place, Responder, Upstream, Visitor, Witness, serve},
+    timeline::{Action, Plan},
+};
+use tokio::sync::oneshot;
+
+const NOTICE: &str = "GET /latest/meta-data/spot/instance-action HTTP/1.1\r\nHost: imds\r\n\r\n";
+const NOT_FOUND: &str = "HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nServer: EC2ws\r\n\r\n";
+/// Far above what an answer takes, far below what a client that hangs would.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// A responder with a notice that is visible, on a port of loopback.
+struct Served {
+    address: SocketAddr,
+    told: Arc<Mutex<Vec<String>>>,
+    end: Option<oneshot::Sender<()>>,
+    thread: Option<thread::JoinHandle<()>>,
+}
+
+/// Writes down what it is told.
+struct Notes(Arc<Mutex<Vec<String>>>);
+
+impl Witness for Notes {
+    fn arrived(&self, _: SocketAddr, client: SocketAddr) -> Option<Visitor> {
+        Some(Visitor {
+            cookie: client.port().into(),
+            owner: Owner::current(),
+        })
+    }
+
+    fn waits(&self, _: SocketAddr, _: SocketAddr) -> bool {
+        true
+    }
+
+    fn answered(&self, visitor: Visitor, exchange: &Exchange<'_>) {
+        assert!(visitor.cookie > 0);
+        let outcome = match exchange.outcome {
+            Outcome::Faked => "faked".to_owned(),
+            Outcome::Passed(status) => status.as_u16().to_string(),
+            Outcome::NoAnswer(_) => "no answer".to_owned(),
+        };
+        let Self(told) = self;
+        let Exchange { method, path, .. } = exchange;
+        told.lock()
+            .unwrap()
+            .push(format!("{method} {path} {outcome}"));
+    }
+}
+
+impl Served {
+    fn with(upstream: Upstream) -> Self {
+        let plan = Plan {
+            action: Action::Terminate,
+            notice_after: SignedDuration::ZERO,
+            lead: SignedDuration::from_mins(2),
+        };
+        let timeline = plan
+            .arm("2026-01-01T00:00:00Z".parse::<Timestamp>().unwrap())
+            .unwrap();
+        let told = Arc::new(Mutex::new(Vec::new()));
+        let place = Arc::new(Place {
+            namespace: Namespace::current().unwrap(),
+            witness: Box::new(Notes(Arc::clone(&told))),
+        });
+        let responder = Arc::new(Responder { timeline, upstream });
+        let (end, ended) = oneshot::channel();
+        let (bound, address) = mpsc::channel();
+        let thread = thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build();
+            runtime.unwrap().block_on(async {
+                let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0))
+                    .await
+                    .unwrap();
+                bound.send(listener.local_addr().unwrap()).unwrap();
+                let end = async { _ = ended.await };
+                serve(listener, place, responder, end).await;
+            });
+        });
+        Self {
+            address: address.recv().unwrap(),
+            told,
+            end: Some(end),
+            thread: Some(thread),
+        }
+    }
+
+    fn connect(&self) -> TcpStream {
+        let stream = TcpStream::connect(self.address).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream
+    }
+
+    /// What a client that sends `request` gets, up to the end of the connection.
+    fn ask(&self, request: &str) -> std::io::Result<String> {
+        let mut stream = self.connect();
+        stream.write_all(request.as_bytes())?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        Ok(answer)
+    }
+
+    fn told(&self) -> Vec<String> {
+        self.told.lock().unwrap().clone()
+    }
+
+    fn end(&mut self) {
+        drop(self.end.take());
+        if let Some(thread) = self.thread.take() {
+            thread.join().unwrap();
+        }
+    }
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        drop(self.end.take());
+    }
+}
+
+/// An upstream that answers each connection with `answer` and then closes it, and the heads of
+/// the requests that it got.
+fn saying(answer: &'static str) -> (Upstream, mpsc::Receiver<String>) {
+    let listener = StdListener::bind(("127.0.0.1", 0)).unwrap();
+    let upstream = Upstream::Server(listener.local_addr().unwrap());
+    let (heads, asked) = mpsc::channel();
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let mut head = Vec::new();
+            let mut byte = [0];
+            while !head.ends_with(b"\r\n\r\n") && stream.read(&mut byte).unwrap_or(0) == 1 {
+                head.push(byte[0]);
+            }
+            let _ = heads.send(String::from_utf8(head).unwrap());
+            let _ = stream.write_all(answer.as_bytes());
+        }
+    });
+    (upstream, asked)
+}
+
+/// An upstream that accepts connections and says nothing.
+fn silent() -> (Upstream, StdListener) {
+    let listener = StdListener::bind(("127.0.0.1", 0)).unwrap();
+    (Upstream::Server(listener.local_addr().unwrap()), listener)
+}
+
+/// An upstream that refuses connections.
+fn absent() -> Upstream {
+    let (upstream, _) = silent();
+    upstream
+}
+
+#[test]
+fn what_is_not_faked_passes_as_it_is() {
+    let (upstream, asked) = saying(
+        "HTTP/1.1 299 So So\r\nX-Odd-CASE: 1\r\nx-dup: a\r\nContent-Length: 5\r\nX-Last:  2\r\n\
+         Connection: close\r\n\r\nhello",
+    );
+    let served = Served::with(upstream);
+    let request = "GET /latest/user-data HTTP/1.1\r\nhOST: imds\r\nX-Two: 1\r\nX-Two: 2\r\n\r\n";
+    let answer = served.ask(request).unwrap();
+    assert_eq!(
+        answer,
+        "HTTP/1.1 299 So So\r\nX-Odd-CASE: 1\r\nx-dup: a\r\nContent-Length: 5\r\nX-Last: 2\r\n\
+         Connection: close\r\n\r\nhello"
+    );
+    assert_eq!(asked.recv().unwrap(), request);
+    assert_eq!(served.told(), ["GET /latest/user-data 299"]);
+}
+
+#[test]
+fn a_404_is_replaced_and_keeps_what_is_left_of_the_token() {
+    let (upstream, asked) = saying(
+        "HTTP/1.1 404 Not Found\r\nX-Aws-Ec2-Metadata-Token-Ttl-Seconds: 77\r\n\
+         Content-Length: 3\r\n\r\nno!",
+    );
+    let served = Served::with(upstream);
+    let answer = served.ask(NOTICE).unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    assert!(head.starts_with("HTTP/1.1 200 OK\r\n"), "{head}");
+    assert!(
+        head.contains("\r\nX-Aws-Ec2-Metadata-Token-Ttl-Seconds: 77\r\n"),
+        "{head}"
+    );
+    assert_eq!(
+        body,
+        r#"{"action": "terminate", "time": "2026-01-01T00:02:00Z"}"#
+    );
+    assert_eq!(
+        asked.recv().unwrap(),
+        NOTICE,
+        "the upstream judges the request as it came"
+    );
+    assert_eq!(
+        served.told(),
+        ["GET /latest/meta-data/spot/instance-action faked"]
+    );
+}
+
+#[test]
+fn the_upstreams_refusal_stands() {
+    let (upstream, _asked) = saying("HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n\r\n");
+    let served = Served::with(upstream);
+    let answer = served.ask(NOTICE).unwrap();
+    assert!(
+        answer.starts_with("HTTP/1.1 401 Unauthorized\r\n"),
+        "{answer}"
+    );
+    assert!(!answer.contains("terminate"), "{answer}");
+    assert_eq!(
+        served.told(),
+        ["GET /latest/meta-data/spot/instance-action 401"]
+    );
+}
+
+#[test]
+fn other_methods_are_not_faked() {
+    let (upstream, _asked) = saying("HTTP/1.1 405 Not Allowed\r\nContent-Length: 0\r\n\r\n");
+    let served = Served::with(upstream);
+    let answer = served.ask(&NOTICE.replace("GET", "POST")).unwrap();
+    assert!(
+        answer.starts_with("HTTP/1.1 405 Not Allowed\r\n"),
+        "{answer}"
+    );
+}
+
+#[test]
+fn without_a_verdict_in_time_a_fake_is_shown_all_the_same() {
+    let (upstream, _listener) = silent();
+    for upstream in [upstream, absent()] {
+        let served = Served::with(upstream);
+        let began = Instant::now();
+        let answer = served.ask(NOTICE).unwrap();
+        assert!(answer.contains("terminate"), "{answer}");
+        // The strictest client waits so long for headers.
+        assert!(
+            began.elapsed() < Duration::from_millis(500),
+            "{:?}",
+            began.elapsed()
+        );
+    }
+}
+
+#[test]
+fn an_upstream_that_is_not_there_resets_and_makes_nothing_up() {
+    let served = Served::with(absent());
+    let error = served
+        .ask("GET /latest/user-data HTTP/1.1\r\nHost: imds\r\n\r\n")
+        .unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
+    assert_eq!(served.told(), ["GET /latest/user-data no answer"]);
+}
+
+#[test]
+fn a_broken_answer_resets() {
+    let (upstream, _asked) = saying("this is not HTTP\r\n\r\n");
+    let served = Served::with(upstream);
+    let error = served
+        .ask("GET /latest/user-data HTTP/1.1\r\nHost: imds\r\n\r\n")
+        .unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
+}
+
+#[test]
+fn each_connection_has_one_request() {
+    let (upstream, _asked) = saying(NOT_FOUND);
+    let served = Served::with(upstream);
+    let answer = served.ask(&NOTICE.repeat(3)).unwrap();
+    assert_eq!(answer.matches("HTTP/1.1").count(), 1, "{answer}");
+    assert!(answer.contains("\r\nConnection: close\r\n"), "{answer}");
+}
+
+#[test]
+fn a_request_under_way_is_answered_after_the_end() {
+    let (upstream, listener) = silent();
+    let mut served = Served::with(upstream);
+    let mut client = served.connect();
+    client
+        .write_all(b"GET /latest/user-data HTTP/1.1\r\nHost: imds\r\n\r\n")
+        .unwrap();
+    let (mut upstream, _) = listener.accept().unwrap();
+    let late = thread::spawn(move || {
+        thread::sleep(Duration::from_millis(200));
+        upstream.write_all(NOT_FOUND.as_bytes()).unwrap();
+        upstream.shutdown(Shutdown::Write).unwrap();
+        upstream
+    });
+    served.end();
+    let mut answer = String::new();
+    client.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 404"), "{answer}");
+    TcpStream::connect(served.address).unwrap_err();
+    drop(late.join().unwrap());
+}
+
+#[test]
+fn no_upstream_is_404_for_everything_but_the_fake() {
+    let served = Served::with(Upstream::Nothing);
+    let answer = served
+        .ask("PUT /latest/api/token HTTP/1.1\r\nHost: imds\r\n\r\n")
+        .unwrap();
+    assert!(answer.starts_with("HTTP/1.1 404 Not Found\r\n"), "{answer}");
+    assert!(served.ask(NOTICE).unwrap().contains("terminate"));
+}

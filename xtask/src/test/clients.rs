@@ -1,0 +1,132 @@
+//! The pinned real clients that the tests run: a Python venv and node modules.
+//!
+//! What is pinned lies in `tests/clients`; it is installed again only when that has changed.
+
+use std::{
+    ffi::OsStr,
+    fs, io,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context as _, Result, anyhow, bail};
+
+use crate::{shell, workspace};
+
+/// One language's clients.
+struct Clients {
+    /// For messages.
+    language: &'static str,
+    /// The pinned files, below `tests/clients`.
+    pins: &'static [&'static str],
+    /// The directory below `target/clients`.
+    dir: &'static str,
+    /// Installs into the directory, which is there and empty, from the pinned files.
+    install: fn(&Path, &[PathBuf]) -> Result<()>,
+}
+
+const ALL: [Clients; 2] = [
+    Clients {
+        language: "Python",
+        pins: &["python/requirements.txt"],
+        dir: "venv",
+        install: venv,
+    },
+    Clients {
+        language: "Node.js",
+        pins: &["node/package.json", "node/package-lock.json"],
+        dir: "node",
+        install: node_modules,
+    },
+];
+
+/// Installs what is not up to date. A failure is an error only if `required`; otherwise the
+/// tests that need these clients cannot run.
+pub fn install(dir: &Path, required: bool) -> Result<()> {
+    for clients in &ALL {
+        let outcome = clients
+            .ensure(dir)
+            .with_context(|| format!("cannot install the {} clients", clients.language));
+        match outcome {
+            Err(error) if !required => {
+                eprintln!("xtask: warning: {error:#}; the tests with them cannot run");
+            }
+            outcome => outcome?,
+        }
+    }
+    Ok(())
+}
+
+impl Clients {
+    fn ensure(&self, parent: &Path) -> Result<()> {
+        let pins: Vec<_> = self
+            .pins
+            .iter()
+            .map(|pin| workspace::root().join("tests/clients").join(pin))
+            .collect();
+        let stamp = parent.join(format!("{}.stamp", self.dir));
+        let wanted = contents(&pins)?;
+        if fs::read(&stamp).is_ok_and(|installed| installed == wanted) {
+            return Ok(());
+        }
+        let dir = parent.join(self.dir);
+        remove(&stamp)?;
+        remove(&dir)?;
+        fs::create_dir_all(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
+        if let Err(error) = (self.install)(&dir, &pins) {
+            // Half of it would look like clients that fail.
+            remove(&dir)?;
+            return Err(error);
+        }
+        fs::write(&stamp, wanted).with_context(|| format!("cannot write {}", stamp.display()))
+    }
+}
+
+fn venv(dir: &Path, pins: &[PathBuf]) -> Result<()> {
+    shell::run(Command::new("python3").args(["-m", "venv"]).arg(dir))
+        .context("needs Python with venv (Debian: apt-get install python3-venv)")?;
+    let mut pip = Command::new(dir.join("bin/pip"));
+    pip.args(["install", "--quiet", "--disable-pip-version-check"]);
+    for requirements in pins {
+        pip.arg("--requirement").arg(requirements);
+    }
+    shell::run(&mut pip)
+}
+
+fn node_modules(dir: &Path, pins: &[PathBuf]) -> Result<()> {
+    if !shell::has("node") || !shell::has("npm") {
+        bail!("needs node and npm (Debian: apt-get install nodejs npm)");
+    }
+    for pin in pins {
+        let name = pin.file_name().map(OsStr::to_owned).unwrap_or_default();
+        fs::copy(pin, dir.join(name)).with_context(|| format!("cannot copy {}", pin.display()))?;
+    }
+    shell::run(
+        Command::new("npm")
+            .args(["ci", "--silent", "--no-audit", "--no-fund", "--prefix"])
+            .arg(dir),
+    )
+}
+
+/// The pinned files, one after the other.
+fn contents(pins: &[PathBuf]) -> Result<Vec<u8>> {
+    let files = pins.iter().map(|pin| {
+        fs::read(pin).map_err(|error| anyhow!("cannot read {}: {error}", pin.display()))
+    });
+    Ok(files.collect::<Result<Vec<_>>>()?.concat())
+}
+
+/// Removes a file or directory, which may be missing.
+fn remove(path: &Path) -> Result<()> {
+    let outcome = if path.is_dir() {
+        fs::remove_dir_all(path)
+    } else {
+        fs::remove_file(path)
+    };
+    match outcome {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("cannot remove {}", path.display()))
+        }
+        _ => Ok(()),
+    }
+}

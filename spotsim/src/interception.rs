@@ -9,8 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result, anyhow};
-use jiff::Timestamp;
+use anyhow::{Context as _, Result};
 use log::{Level, debug, info, log, warn};
 use spotsim_common::{
     decide::Ports,
@@ -21,12 +20,11 @@ use tokio::{net::TcpSocket, sync::watch, task::JoinSet, time::sleep_until};
 use self::sockets::{Sockets, open_loopback6};
 use crate::{
     intercept::{Links, Programs},
-    journal::{Attendant, Journal},
+    journal::{Attendant, Feed, Journal},
     netns::{self, Namespace},
-    responder::{Place, Responder, Upstream, serve},
+    responder::{Place, Responder, serve},
     sock_diag::{Cut, SockDiag},
     target::{Cgroup, Watch},
-    timeline::Plan,
 };
 
 mod sockets;
@@ -55,8 +53,10 @@ pub struct Config {
     pub targets: Vec<Cgroup>,
     /// A namespace that the targets' processes will be in, though none is yet.
     pub namespace: Option<Namespace>,
-    pub plan: Plan,
-    pub upstream: Upstream,
+    /// What they are shown.
+    pub responder: Arc<Responder>,
+    /// Is told of connects and requests.
+    pub feed: Feed,
     /// Whether the kernel half logs what it does.
     pub kernel_log: bool,
 }
@@ -66,6 +66,8 @@ pub struct Config {
 pub struct Interception {
     // Dropped in this order: nobody may be redirected to a listener that is gone.
     targets: Vec<Target>,
+    /// The paths of their cgroups.
+    names: watch::Sender<Vec<String>>,
     programs: Programs,
     places: HashMap<netns::Id, Serving>,
     responder: Arc<Responder>,
@@ -114,9 +116,9 @@ impl fmt::Display for Unloadable {
 
 /// Why an interception is over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ended {
-    /// It was asked to end.
-    Asked,
+pub enum Ended<T> {
+    /// It was asked to end, for this reason.
+    Asked(T),
     /// None of its targets exists any more.
     TargetsGone,
 }
@@ -128,24 +130,22 @@ impl Interception {
         let Config {
             mut targets,
             namespace,
-            plan,
-            upstream,
+            responder,
+            feed,
             kernel_log,
         } = config;
         let mut seen = HashSet::new();
         targets.retain(|cgroup| seen.insert(cgroup.path().to_owned()));
 
         let mut programs = Programs::load(kernel_log).context(Unloadable)?;
-        let journal = Journal::new(programs.take_connects()?, targets.clone())
+        let journal = Journal::new(programs.take_connects()?, targets.clone(), feed)
             .context("cannot read the kernel half's reports")?;
-        let timeline = plan.arm(Timestamp::now()).ok_or_else(|| {
-            anyhow!("the deadline lies past the year 9999; shorten --notice-after or --lead")
-        })?;
         let mut interception = Self {
             targets: Vec::new(),
+            names: watch::Sender::default(),
             programs,
             places: HashMap::new(),
-            responder: Arc::new(Responder { timeline, upstream }),
+            responder,
             journal: Arc::new(journal),
             watch: Watch::new().context("cannot watch cgroups")?,
             own: Namespace::current().context("cannot open spotsim's network namespace")?,
@@ -180,7 +180,7 @@ impl Interception {
     }
 
     /// Keeps up with the targets until `until`, or until the last of them is gone.
-    pub async fn keep(&mut self, until: impl Future<Output = ()>) -> Result<Ended> {
+    pub async fn keep<T>(&mut self, until: impl Future<Output = T>) -> Result<Ended<T>> {
         let mut until = pin!(until);
         let (soon, late) = LOOK_AGAIN;
         let mut pause = soon;
@@ -189,7 +189,7 @@ impl Interception {
         loop {
             let Self { journal, watch, .. } = self;
             tokio::select! {
-                () = &mut until => return Ok(Ended::Asked),
+                reason = &mut until => return Ok(Ended::Asked(reason)),
                 missed = journal.missed() => {
                     for record in missed.context("cannot read the kernel half's reports")? {
                         self.catch_up(&record);
@@ -236,6 +236,24 @@ impl Interception {
         self.targets.clear();
     }
 
+    /// The paths of the targets' cgroups, of those that are still there.
+    pub fn targets(&self) -> watch::Receiver<Vec<String>> {
+        self.names.subscribe()
+    }
+
+    fn name_targets(&self) {
+        let Self { targets, names, .. } = self;
+        let now: Vec<_> = targets
+            .iter()
+            .map(|target| target.cgroup.path().to_owned())
+            .collect();
+        names.send_if_modified(|names| {
+            let changed = *names != now;
+            *names = now;
+            changed
+        });
+    }
+
     /// What is armed, in a line.
     pub fn armed(&self) -> impl fmt::Display {
         Armed(self)
@@ -250,6 +268,7 @@ impl Interception {
             }
             exists
         });
+        self.name_targets();
         let cgroups: Vec<_> = self
             .targets
             .iter()
@@ -518,26 +537,22 @@ struct Armed<'a>(&'a Interception);
 impl fmt::Display for Armed<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self(Interception {
-            targets,
+            names,
             places,
             responder,
             ..
         }) = self;
-        let names: Vec<_> = targets.iter().map(|target| target.cgroup.path()).collect();
+        let names = names.borrow();
         let plural = |count: usize| if count == 1 { "" } else { "s" };
-        let notice = responder.timeline.notice();
         write!(
             f,
-            "armed: cgroup{} {} in {} network namespace{}; upstream {}; notice ({}) at {:.0}, \
-             deadline {}",
+            "armed: cgroup{} {} in {} network namespace{}; upstream {}; {}",
             plural(names.len()),
             names.join(", "),
             places.len(),
             plural(places.len()),
-            responder.upstream,
-            notice.action,
-            notice.appears,
-            notice.deadline
+            responder.upstream(),
+            responder.timeline(),
         )
     }
 }

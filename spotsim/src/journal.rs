@@ -6,21 +6,27 @@
 
 use std::{
     collections::{HashMap, HashSet, VecDeque},
-    fmt, io,
+    io,
     net::SocketAddr,
     os::fd::{AsFd as _, OwnedFd},
     sync::{Arc, Mutex, PoisonError},
 };
 
-use log::{info, warn};
+use jiff::{SignedDuration, Timestamp};
+use log::{Level, info, log_enabled, warn};
+use nix::time::{ClockId, clock_gettime};
 use spotsim_common::record::{ConnectRecord, Verdict};
 use tokio::{io::unix::AsyncFd, sync::Notify};
+
+mod feed;
+
+pub use feed::{By, Caller, Connect, Counts, Entry, Family, Feed, Request, Sent};
 
 use crate::{
     intercept::Connects,
     netns::Owner,
     readiness::readable,
-    responder::{Exchange, Outcome, Visitor, Witness},
+    responder::{Exchange, Visitor, Witness},
     sock_diag::SockDiag,
     target::Cgroup,
 };
@@ -32,18 +38,24 @@ const MOST_CALLERS: usize = 16_384;
 /// Cgroups whose names are remembered; more are looked up anew.
 const MOST_NAMES: usize = 4_096;
 
-/// A path in the log is cut after so many characters.
-const LONGEST_PATH: usize = 200;
-
-/// Reads the kernel half's records and logs requests with them.
+/// Reads the kernel half's records, and tells the log and the feed of requests with them.
 pub struct Journal {
     /// Readable while there are records.
     ring: AsyncFd<OwnedFd>,
     pages: Mutex<Pages>,
-    /// Told when a page has missed connections on it.
-    missed: Notify,
+    /// Told when there is something on the pages for [`Journal::missed`].
+    news: Notify,
+    /// Held by whoever tells the feed of connects, so that they are told in their order.
+    telling: Mutex<()>,
+    feed: Feed,
+    names: Names,
+}
+
+/// The names of cgroups, with control characters escaped.
+struct Names {
+    /// What they are beneath.
     cgroups: Vec<Cgroup>,
-    names: Mutex<HashMap<u64, String>>,
+    known: Mutex<HashMap<u64, String>>,
 }
 
 struct Pages {
@@ -51,15 +63,17 @@ struct Pages {
     callers: HashMap<u64, ConnectRecord>,
     oldest: VecDeque<u64>,
     missed: Vec<ConnectRecord>,
+    /// The feed has not been told of these.
+    untold: Vec<(Sent, ConnectRecord)>,
     /// Cookies of the namespaces in which somebody connected.
     active: HashSet<u64>,
     lost: u64,
 }
 
 impl Journal {
-    /// Reads `connects`; cgroup ids beneath `cgroups` are logged by their names. Must be called
-    /// in a tokio runtime.
-    pub fn new(connects: Connects, cgroups: Vec<Cgroup>) -> io::Result<Self> {
+    /// Reads `connects`; cgroup ids beneath `cgroups` are told by their names. Must be called in
+    /// a tokio runtime.
+    pub fn new(connects: Connects, cgroups: Vec<Cgroup>, feed: Feed) -> io::Result<Self> {
         Ok(Self {
             ring: readable(connects.as_fd().try_clone_to_owned()?)?,
             pages: Mutex::new(Pages {
@@ -67,21 +81,27 @@ impl Journal {
                 callers: HashMap::new(),
                 oldest: VecDeque::new(),
                 missed: Vec::new(),
+                untold: Vec::new(),
                 active: HashSet::new(),
                 lost: 0,
             }),
-            missed: Notify::new(),
-            cgroups,
-            names: Mutex::default(),
+            news: Notify::new(),
+            telling: Mutex::default(),
+            feed,
+            names: Names {
+                cgroups,
+                known: Mutex::default(),
+            },
         })
     }
 
     /// Waits until connections passed to the real IMDS, though they were a target's, and returns
     /// them.
     pub async fn missed(&self) -> io::Result<Vec<ConnectRecord>> {
-        let Self { ring, missed, .. } = self;
+        let Self { ring, news, .. } = self;
         loop {
             let found = self.with_pages(|pages| std::mem::take(&mut pages.missed));
+            self.tell_connects();
             if !found.is_empty() {
                 return Ok(found);
             }
@@ -92,7 +112,7 @@ impl Journal {
                     ready.clear_ready();
                 }
                 // Whoever looked for a caller may have come first.
-                () = missed.notified() => {}
+                () = news.notified() => {}
             }
         }
     }
@@ -110,37 +130,46 @@ impl Journal {
 
     /// The words for one who connected.
     pub fn caller(&self, record: &ConnectRecord) -> String {
-        let ConnectRecord { pid, uid, .. } = *record;
-        let comm = String::from_utf8_lossy(record.comm())
-            .escape_debug()
-            .to_string();
-        let cgroup = self.cgroup_name(record.cgroup_id);
-        format!("{comm}[{pid}] of user {uid} in {cgroup}")
+        let Self { names, .. } = self;
+        let Caller {
+            pid,
+            command,
+            uid,
+            cgroup,
+            ..
+        } = names.caller(record);
+        format!("{command}[{pid}] of user {uid} in {cgroup}")
     }
 
-    fn cgroup_name(&self, id: u64) -> String {
-        let Self { cgroups, names, .. } = self;
-        let mut names = names.lock().unwrap_or_else(PoisonError::into_inner);
-        if !names.contains_key(&id) {
-            if names.len() >= MOST_NAMES {
-                names.clear();
-            }
-            names.extend(cgroups.iter().flat_map(Cgroup::ids));
-            // A process can have been moved out of the target since it made its socket.
-            names.entry(id).or_insert_with(|| format!("cgroup id {id}"));
-        }
-        names[&id].clone()
-    }
-
-    /// Turns to the latest page first.
+    /// Turns to the latest page first. Every client waits for this lock when it comes, so it is
+    /// held for moments only: nothing is looked up under it.
     fn with_pages<T>(&self, f: impl FnOnce(&mut Pages) -> T) -> T {
-        let Self { pages, missed, .. } = self;
+        let Self { pages, news, .. } = self;
         let mut pages = pages.lock().unwrap_or_else(PoisonError::into_inner);
         pages.turn();
-        if !pages.missed.is_empty() {
-            missed.notify_one();
+        if !pages.missed.is_empty() || !pages.untold.is_empty() {
+            news.notify_one();
         }
         f(&mut pages)
+    }
+
+    /// Tells the feed of the connects so far. To name one's cgroup may take a walk through the
+    /// target's.
+    fn tell_connects(&self) {
+        let Self {
+            telling,
+            feed,
+            names,
+            ..
+        } = self;
+        let _telling = telling.lock().unwrap_or_else(PoisonError::into_inner);
+        for (verdict, record) in self.with_pages(|pages| std::mem::take(&mut pages.untold)) {
+            feed.connected(verdict, || Connect {
+                time: time_of(&record),
+                caller: names.caller(&record),
+                verdict,
+            });
+        }
     }
 }
 
@@ -152,19 +181,28 @@ impl Pages {
             callers,
             oldest,
             missed,
+            untold,
             active,
             lost,
         } = self;
         for record in connects.by_ref() {
             active.insert(record.netns_cookie);
-            match record.verdict() {
-                Some(Verdict::Redirected) => {
-                    callers.insert(record.socket_cookie, record);
-                    oldest.push_back(record.socket_cookie);
+            let verdict = match record.verdict() {
+                Some(Verdict::Redirected) => Sent::Redirected,
+                Some(Verdict::Missed) => Sent::Missed,
+                Some(Verdict::Bound) => Sent::Bound,
+                None => {
+                    warn!("a connect record with verdict {}", record.verdict);
+                    continue;
                 }
-                Some(Verdict::Missed | Verdict::Bound) => missed.push(record),
-                None => warn!("a connect record with verdict {}", record.verdict),
+            };
+            if verdict == Sent::Redirected {
+                callers.insert(record.socket_cookie, record);
+                oldest.push_back(record.socket_cookie);
+            } else {
+                missed.push(record);
             }
+            untold.push((verdict, record));
         }
         while oldest.len() > MOST_CALLERS {
             if let Some(cookie) = oldest.pop_front() {
@@ -181,6 +219,58 @@ impl Pages {
             *lost = now_lost;
         }
     }
+}
+
+impl Names {
+    fn caller(&self, record: &ConnectRecord) -> Caller {
+        let command = String::from_utf8_lossy(record.comm());
+        Caller {
+            pid: record.pid,
+            command: command.escape_debug().to_string(),
+            uid: record.uid,
+            cgroup: self.name(record.cgroup_id),
+            netns: record.netns_cookie,
+            family: match i32::from(record.family) {
+                libc::AF_INET6 => Family::Ipv6,
+                _ => Family::Ipv4,
+            },
+            socket: record.socket_cookie,
+        }
+    }
+
+    fn name(&self, id: u64) -> String {
+        let Self { cgroups, known } = self;
+        let locked = || known.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(name) = locked().get(&id) {
+            return name.clone();
+        }
+        // Those whose names are known need not wait for this.
+        let found = cgroups.iter().flat_map(Cgroup::ids);
+        let found: Vec<_> = found
+            .map(|(id, name)| (id, name.escape_debug().to_string()))
+            .collect();
+        let mut known = locked();
+        if known.len() >= MOST_NAMES {
+            known.clear();
+        }
+        known.extend(found);
+        // A process can have been moved out of the target since it made its socket.
+        let name = known.entry(id).or_insert_with(|| format!("cgroup id {id}"));
+        name.clone()
+    }
+}
+
+/// When it happened: its own clock does not know the time of day.
+fn time_of(record: &ConnectRecord) -> Timestamp {
+    let now = Timestamp::now();
+    let Ok(monotonic) = clock_gettime(ClockId::CLOCK_MONOTONIC) else {
+        return now;
+    };
+    let since_boot = i128::from(monotonic.tv_sec()) * 1_000_000_000;
+    let since_boot = since_boot + i128::from(monotonic.tv_nsec());
+    let ago = since_boot - i128::from(record.time_ns);
+    let ago = SignedDuration::from_nanos(i64::try_from(ago.max(0)).unwrap_or(0));
+    now.checked_sub(ago).unwrap_or(now)
 }
 
 /// Watches over one namespace's listeners.
@@ -219,65 +309,16 @@ impl Witness for Attendant {
     fn answered(&self, visitor: Visitor, exchange: &Exchange<'_>) {
         let Self { journal, .. } = self;
         let record = journal.with_pages(|pages| pages.callers.remove(&visitor.cookie));
-        let caller = match record {
-            Some(record) => journal.caller(&record),
-            None => "a client that waited long".to_owned(),
-        };
-        info!("{caller}: {}", Summary(exchange));
-    }
-}
-
-/// A request in one line. Neither headers nor a query nor a body: they may hold secrets.
-struct Summary<'a>(&'a Exchange<'a>);
-
-impl fmt::Display for Summary<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self(Exchange {
-            method,
-            path,
-            outcome,
-            elapsed,
-        }) = self;
-        let path: String = path.chars().take(LONGEST_PATH).collect();
-        write!(f, "{method} {}: ", path.escape_debug())?;
-        match outcome {
-            Outcome::Faked => f.write_str("faked")?,
-            Outcome::Passed(status) => write!(f, "passed, {}", status.as_u16())?,
-            Outcome::NoAnswer(reason) => write!(f, "no answer, {reason}")?,
+        // A connect is told before its request.
+        journal.tell_connects();
+        let Journal { feed, names, .. } = &**journal;
+        feed.answered(exchange, || record.map(|record| names.caller(&record)));
+        if log_enabled!(Level::Info) {
+            let caller = match record {
+                Some(record) => journal.caller(&record),
+                None => "a client that waited long".to_owned(),
+            };
+            info!("{caller}: {exchange}");
         }
-        write!(f, " ({:.1} ms)", elapsed.as_secs_f64() * 1e3)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use hyper::{Method, StatusCode};
-
-    use super::*;
-
-    fn summary(path: &str, outcome: Outcome<'_>) -> String {
-        Summary(&Exchange {
-            method: &Method::GET,
-            path,
-            outcome,
-            elapsed: Duration::from_micros(1_540),
-        })
-        .to_string()
-    }
-
-    #[test]
-    fn a_request_is_one_line() {
-        assert_eq!(
-            summary(
-                "/latest/meta-data/",
-                Outcome::Passed(StatusCode::UNAUTHORIZED)
-            ),
-            "GET /latest/meta-data/: passed, 401 (1.5 ms)"
-        );
-        let hostile = summary("/a\nb\u{1b}[2J", Outcome::Faked);
-        assert_eq!(hostile, "GET /a\\nb\\u{1b}[2J: faked (1.5 ms)");
-        assert!(summary(&"x".repeat(10_000), Outcome::Faked).len() < 300);
     }
 }

@@ -9,7 +9,7 @@ use std::{
     sync::atomic::{AtomicU32, Ordering},
 };
 
-use crate::{Cgroup, NetNs, Running, missing_privilege, say};
+use crate::{Cgroup, NetNs, Running, missing_privilege, must_not_be_skipped, say};
 
 /// Namespaces, cgroups and a directory made for one test. Nothing in it can reach an IMDS but
 /// the test's own.
@@ -62,10 +62,7 @@ impl Lab {
     pub fn bare() -> Option<Self> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         if let Some(reason) = missing_privilege() {
-            assert!(
-                env::var_os("SPOTSIM_REQUIRE_BPF").is_none_or(|value| value != "1"),
-                "SPOTSIM_REQUIRE_BPF=1, but this process {reason}"
-            );
+            must_not_be_skipped(&format!("this process {reason}"));
             say(&format!("skipped: {reason}"));
             return None;
         }
@@ -111,6 +108,11 @@ impl Lab {
             cgroup: cgroup.directory().to_owned(),
             home: self.directory.clone(),
         }
+    }
+
+    /// Where the control sockets of its spotsims are.
+    pub fn run_dir(&self) -> PathBuf {
+        self.directory.join("run")
     }
 
     /// A workload that does nothing: it makes the target's network namespace known.

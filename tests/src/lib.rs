@@ -6,11 +6,13 @@
 //! - [`Spotsim`]: the binary under test;
 //! - clients, as child processes started at a [`Place`]: a network namespace and a cgroup.
 //!
+//! What needs none of that, `spotsim serve` above all, runs in a [`Scratch`] directory.
+//!
 //! What a test started ends with it, by a panic too. Every wait has a deadline and says what it
 //! waited for. Nothing here returns an error: a test that cannot go on panics.
 //!
 //! Environment: `SPOTSIM_BIN` names the binary under test, `SPOTSIM_CLIENTS` the directory that
-//! holds the Python and Node clients (`cargo xtask test` installs them), and with
+//! holds the Python and Node clients and cloud-init (`cargo xtask test` installs them), and with
 //! `SPOTSIM_REQUIRE_BPF=1` a test that lacks a privilege fails instead of being skipped.
 
 mod cgroup;
@@ -20,6 +22,7 @@ mod netns;
 mod privilege;
 mod process;
 mod programs;
+mod serve;
 mod spotsim;
 mod upstream;
 
@@ -27,10 +30,11 @@ pub use cgroup::Cgroup;
 pub use http::{Response, Via, get};
 pub use lab::{Lab, Place};
 pub use netns::NetNs;
-pub use privilege::missing_privilege;
+pub use privilege::{missing_privilege, must_not_be_skipped};
 pub use process::{Finished, Running, is_running, run, wait_until};
-pub use programs::{client, helper, node, python, spotsim_binary, workspace};
-pub use spotsim::{Armed, Spotsim, attach_args};
+pub use programs::{client, cloud_init_crawl, helper, node, python, spotsim_binary, workspace};
+pub use serve::{Scratch, Serve, get_from};
+pub use spotsim::{Armed, Spotsim, attach_args, in_run_dir};
 pub use upstream::{Seen, Upstream};
 
 use std::io::Write as _;

@@ -1,6 +1,6 @@
 //! May this process run the privileged tests?
 
-use std::fs;
+use std::{env, fs};
 
 use crate::Cgroup;
 
@@ -29,4 +29,12 @@ pub fn missing_privilege() -> Option<String> {
         Ok(_) => None,
         Err(error) => Some(format!("cannot make a cgroup: {error}")),
     }
+}
+
+/// Panics with the reason where no test may be skipped.
+pub fn must_not_be_skipped(reason: &str) {
+    assert!(
+        env::var_os("SPOTSIM_REQUIRE_BPF").is_none_or(|value| value != "1"),
+        "SPOTSIM_REQUIRE_BPF=1, but {reason}"
+    );
 }

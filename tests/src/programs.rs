@@ -7,6 +7,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use crate::{must_not_be_skipped, say};
+
 /// The workspace's root directory.
 pub fn workspace() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap()
@@ -69,20 +71,42 @@ pub fn node(script: &str) -> [OsString; 3] {
     ]
 }
 
+/// The Python that crawls IMDS as cloud-init, with the directory of its modules. `None`, with
+/// the reason printed, where there is no cloud-init.
+pub fn cloud_init_crawl() -> Option<[OsString; 3]> {
+    let modules = clients().join("cloud-init/usr/lib/python3/dist-packages");
+    if !modules.exists() {
+        let reason = format!(
+            "no {}; on Debian and its kin `cargo xtask test` unpacks it",
+            modules.display()
+        );
+        must_not_be_skipped(&reason);
+        say(&format!("skipped: {reason}"));
+        return None;
+    }
+    let [python, script] = python("cloud_init_crawl.py");
+    Some([python, script, modules.into()])
+}
+
 fn scripts() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("clients")
 }
 
 fn installed(path: &str) -> PathBuf {
-    let clients = env::var_os("SPOTSIM_CLIENTS");
-    let clients = clients.map_or_else(|| workspace().join("target/clients"), PathBuf::from);
-    let path = std::path::absolute(clients.join(path)).unwrap();
+    let path = clients().join(path);
     assert!(
         path.exists(),
         "no {}; install it with: cargo xtask test",
         path.display()
     );
     path
+}
+
+/// Where the clients are that `cargo xtask test` installs.
+fn clients() -> PathBuf {
+    let clients = env::var_os("SPOTSIM_CLIENTS");
+    let clients = clients.map_or_else(|| workspace().join("target/clients"), PathBuf::from);
+    std::path::absolute(clients).unwrap()
 }
 
 /// Where Cargo put this build's programs; test programs are one directory below.

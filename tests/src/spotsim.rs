@@ -60,6 +60,22 @@ pub fn attach_args<'a>(cgroup: &'a Path, more: &[&'a str]) -> Vec<&'a str> {
     args
 }
 
+/// Arguments with the lab's run directory, where they have a verb that knows one.
+pub fn in_run_dir(lab: &Lab, args: &[&str]) -> Vec<String> {
+    const VERBS: [&str; 9] = [
+        "attach", "run", "serve", "trigger", "cancel", "detach", "list", "status", "watch",
+    ];
+    let mut args: Vec<_> = args.iter().map(|word| (*word).to_owned()).collect();
+    let knows = args
+        .first()
+        .is_some_and(|verb| VERBS.contains(&verb.as_str()));
+    if knows && !args.iter().any(|word| word == "--run-dir") {
+        let directory = lab.run_dir().display().to_string();
+        args.splice(1..1, ["--run-dir".to_owned(), directory]);
+    }
+    args
+}
+
 impl Spotsim {
     /// Attaches to the lab's target, with the lab's own IMDS for upstream, and waits until that
     /// is armed.
@@ -80,10 +96,31 @@ impl Spotsim {
         }
     }
 
-    /// The command, to be run in spotsim's own place.
+    /// Attaches to the lab's target with whatever is announced, a notice or not, and waits
+    /// until that is armed.
+    pub fn announce(lab: &Lab, options: &[&str]) -> Running {
+        let args = attach_args(lab.target.directory(), options);
+        let mut process = Running::start(Self::command(lab, &args));
+        process.stdout_line("armed: ", 0);
+        process
+    }
+
+    /// Attaches to the lab's target with a synthetic upstream, under this ID, and announces
+    /// nothing yet.
+    pub fn hold(lab: &Lab, id: &str, more: &[&str]) -> Running {
+        let options = ["--hold", "--id", id, "--upstream", "synthetic"];
+        let options = [&options, more].concat();
+        let args = attach_args(lab.target.directory(), &options);
+        let mut process = Running::start(Self::command(lab, &args));
+        process.stdout_line("armed: ", 0);
+        process
+    }
+
+    /// The command, to be run in spotsim's own place. Its control sockets are in the lab's run
+    /// directory.
     pub fn command(lab: &Lab, args: &[&str]) -> Command {
         let mut command = lab.daemon_place().command(spotsim_binary());
-        command.args(args);
+        command.args(in_run_dir(lab, args));
         command
     }
 

@@ -1,7 +1,7 @@
 //! The architecture's invariants, read from the source.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     fs,
     path::{Path, PathBuf},
 };
@@ -52,17 +52,19 @@ fn naming(directories: &[&str], pattern: &str) -> BTreeSet<PathBuf> {
         .collect()
 }
 
-/// Checks that code which matches is there, and only below one path.
-fn only_in(place: &str, pattern: &str) {
+/// Checks that code which matches is below each of some paths, and nowhere else.
+fn only_in(places: &[&str], pattern: &str) {
     let found = naming(&["spotsim/src"], pattern);
-    assert!(
-        !found.is_empty(),
-        "nothing matches {pattern:?}: is this test still true?"
-    );
+    for place in places {
+        assert!(
+            found.iter().any(|path| path.starts_with(place)),
+            "nothing in {place} matches {pattern:?}: is this test still true?"
+        );
+    }
     for path in found {
         assert!(
-            path.starts_with(place),
-            "{pattern:?} in {}, not in {place}",
+            places.iter().any(|place| path.starts_with(place)),
+            "{pattern:?} in {}, not in {places:?}",
             path.display()
         );
     }
@@ -70,26 +72,25 @@ fn only_in(place: &str, pattern: &str) {
 
 #[test]
 fn only_intercept_names_aya() {
-    only_in("spotsim/src/intercept", r"\baya(_log)?\b");
+    only_in(&["spotsim/src/intercept"], r"\baya(_log)?\b");
 }
 
 #[test]
-fn only_the_responder_names_hypers_server() {
-    only_in(
-        "spotsim/src/responder",
-        r"\bhyper(_util)?::(\{[^;]*\b)?server\b",
-    );
-    only_in("spotsim/src/responder", r"\bserve_connection\b");
+fn only_the_responder_and_the_control_socket_name_hypers_server() {
+    let places = ["spotsim/src/responder", "spotsim/src/control/server.rs"];
+    only_in(&places, r"\bhyper(_util)?::(\{[^;]*\b)?server\b");
+    only_in(&places, r"\bserve_connection\b");
 }
 
 #[test]
 fn only_netns_calls_setns() {
-    only_in("spotsim/src/netns.rs", r"\bsetns\b");
+    only_in(&["spotsim/src/netns.rs"], r"\bsetns\b");
 }
 
 #[test]
 fn the_timeline_does_no_io_and_reads_no_clock() {
-    let timeline = code(Path::new("spotsim/src/timeline.rs"));
+    let files = sources("spotsim/src/timeline");
+    let timeline: String = files.iter().map(|path| code(path)).collect();
     assert!(timeline.contains("fn visible"), "is this test still true?");
     let impure = concat!(
         r"\b(now\(\)|SystemTime|Instant|Zoned|tokio|nix|libc|e?print(ln)?!)",
@@ -113,4 +114,114 @@ fn unsafe_code_is_where_it_may_be() {
     );
     let may: BTreeSet<PathBuf> = UNSAFE.iter().map(PathBuf::from).collect();
     assert_eq!(found, may);
+}
+
+/// The modules of `spotsim` in the order of ARCHITECTURE.md, each with the number of its line.
+fn layers() -> BTreeMap<String, usize> {
+    let text = fs::read_to_string(workspace().join("ARCHITECTURE.md")).unwrap();
+    let (_, list) = text
+        .split_once("Each line may use the lines below it")
+        .expect("ARCHITECTURE.md has the list");
+    let list = list.split("```").nth(1).expect("the list is a block");
+    let mut layers = BTreeMap::new();
+    for (number, line) in list.trim().lines().enumerate() {
+        let (names, _) = line.split_once("  ").expect("names, then what they are");
+        for name in names.split(", ") {
+            let name = name.trim_end_matches('/').to_owned();
+            assert_eq!(layers.insert(name, number), None, "{line}");
+        }
+    }
+    layers
+}
+
+/// The module at the top of the library that a file belongs to.
+fn module(path: &Path) -> String {
+    let below = path.strip_prefix("spotsim/src").unwrap();
+    let first = below.components().next().unwrap().as_os_str();
+    let name = Path::new(first).file_stem().unwrap();
+    name.to_str().unwrap().to_owned()
+}
+
+/// The names directly under `crate` that code uses, in whatever form it is written: as a path,
+/// or in the braces of a `use`.
+fn names_under_crate(code: &str) -> BTreeSet<String> {
+    let mut names = BTreeSet::new();
+    for (at, root) in code.match_indices("crate::") {
+        if code[..at].ends_with(|before: char| before.is_alphanumeric() || before == '_') {
+            continue;
+        }
+        let mut depth = 0;
+        let mut word = String::new();
+        let mut is_first = true;
+        for letter in code[at + root.len()..].chars() {
+            match letter {
+                letter if letter.is_alphanumeric() || letter == '_' => word.push(letter),
+                '{' => depth += 1,
+                _ if letter.is_whitespace() && depth > 0 && word.is_empty() => {}
+                // Of a path its first word counts, and in braces each that begins a path.
+                _ => {
+                    let word = std::mem::take(&mut word);
+                    if is_first && depth <= 1 && !word.is_empty() {
+                        names.insert(word);
+                    }
+                    match letter {
+                        ',' if depth == 1 => is_first = true,
+                        '}' => depth -= 1,
+                        _ => is_first = false,
+                    }
+                    if depth == 0 {
+                        break;
+                    }
+                }
+            }
+        }
+    }
+    names
+}
+
+#[test]
+fn names_under_crate_are_found_in_every_form() {
+    let code = "use crate::one;\nuse crate::{\n    two,\n    three::{self, inner::Deep},\n    \
+                four::{a, b}, five as six,\n};\nfn f() { crate::seven::eight() }\n\
+                use $crate::nine::X; let x: my_crate::Ten;";
+    let found = names_under_crate(code);
+    let expected = ["one", "two", "three", "four", "five", "seven", "nine"];
+    assert_eq!(found, expected.map(str::to_owned).into());
+}
+
+#[test]
+fn modules_use_those_below_them() {
+    let layers = layers();
+    let files = sources("spotsim/src");
+    let modules: BTreeSet<_> = files.iter().map(|path| module(path)).collect();
+    let listed: BTreeSet<_> = layers.keys().cloned().collect();
+    let roots = ["lib", "main"].map(str::to_owned);
+    let besides: BTreeSet<_> = modules.difference(&listed).cloned().collect();
+    assert_eq!(besides, roots.into(), "what is not in the list");
+    assert!(listed.is_subset(&modules), "{listed:?} of {modules:?}");
+    let mut uses = 0;
+    for path in &files {
+        let module = module(path);
+        let Some(layer) = layers.get(&module) else {
+            continue;
+        };
+        let code = code(path);
+        for used in names_under_crate(&code) {
+            let below = layers.get(&used).unwrap_or_else(|| {
+                panic!("{}: crate::{used} is no module", path.display());
+            });
+            uses += 1;
+            let allowed = used == module || below > layer;
+            assert!(allowed, "{module} uses {used}: {}", path.display());
+        }
+        // The other way to the top: from a module there by one step, from others by more.
+        let stem = path.file_stem().unwrap();
+        let is_top = stem == module.as_str() || (stem == "mod" && path.components().count() == 4);
+        let steps = if is_top { "" } else { r"super::" };
+        let names = layers.keys().cloned().collect::<Vec<_>>().join("|");
+        let pattern = Regex::new(&format!(r"\b{steps}super::({names})::")).unwrap();
+        let found = pattern.find(&code).map(|found| found.as_str());
+        assert_eq!(found, None, "{}: write crate::", path.display());
+    }
+    assert!(uses > 50, "{uses} uses: is this test still true?");
 }

@@ -79,12 +79,17 @@ fn entries(directory: &Path) -> Vec<PathBuf> {
     paths
 }
 
-/// Checks that there is no file that was not there, and none in spotsim's own directory.
-fn assert_no_new_file(lab: &Lab, before: &BTreeSet<PathBuf>, home: &[PathBuf]) {
+/// Checks that there is no file that was not there, and none in spotsim's own directory but
+/// its run directory with so many sockets.
+fn assert_no_new_file(lab: &Lab, before: &BTreeSet<PathBuf>, home: &[PathBuf], sockets: usize) {
     let now = files();
     let new: Vec<&PathBuf> = now.difference(before).collect();
     assert!(new.is_empty(), "left: {new:?}");
-    assert_eq!(entries(&lab.directory), home);
+    let mut expected = [home, &[lab.run_dir()]].concat();
+    expected.sort();
+    assert_eq!(entries(&lab.directory), expected);
+    let left = entries(&lab.run_dir());
+    assert_eq!(left.len(), sockets, "{left:?}");
 }
 
 /// One poll of a polling client.
@@ -189,7 +194,11 @@ fn the_next_poll_reaches_the_upstream_and_nothing_is_left() {
         wait_until("the kernel objects are gone", || {
             held.is_disjoint(&all_bpf_objects()).then_some(())
         });
-        assert_no_new_file(&lab, &files, &home);
+        // The next command removes it.
+        assert_no_new_file(&lab, &files, &home, 1);
+        let list = tests::run(Spotsim::command(&lab, &["list"]), b"");
+        assert_eq!((list.code, list.text().as_str()), (0, ""));
+        assert_no_new_file(&lab, &files, &home, 0);
         assert_eq!(lab.daemon.processes(), [0; 0], "a process is left");
         assert_eq!(lab.daemon.children(), [""; 0], "a cgroup is left");
         assert_eq!(lab.target.children(), [""; 0], "a cgroup is left");
@@ -220,7 +229,7 @@ fn an_orderly_end_leaves_nothing_and_fails_no_poll() {
         wait_until("the kernel objects are gone", || {
             held.is_disjoint(&all_bpf_objects()).then_some(())
         });
-        assert_no_new_file(&lab, &files, &home);
+        assert_no_new_file(&lab, &files, &home, 0);
         assert_eq!(lab.daemon.processes(), [0; 0], "a process is left");
         assert_eq!(lab.target.children(), [""; 0], "a cgroup is left");
     }

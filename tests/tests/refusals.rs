@@ -10,7 +10,7 @@ use std::{
 };
 
 use serde_json::Value;
-use tests::{Finished, Lab, Spotsim, attach_args, run, spotsim_binary};
+use tests::{Finished, Lab, Running, Spotsim, attach_args, run, spotsim_binary};
 
 /// The tests here look at all cgroups of the machine.
 static ALONE: Mutex<()> = Mutex::new(());
@@ -223,6 +223,146 @@ fn arguments_that_make_no_sense() {
         USAGE,
         &["--pod"],
     );
+}
+
+/// Options that contradict each other, or say what there is not.
+const NONSENSE: [(&[&str], &[&str]); 20] = [
+    (&["--action", "reboot"], &["--action", "reboot"]),
+    (&["--life-cycle", "reserved"], &["--life-cycle"]),
+    (&["--after-deadline", "forget"], &["--after-deadline"]),
+    (
+        &["--scheduled", "system-rebot"],
+        &["--scheduled", "unknown event code"],
+    ),
+    (
+        &["--scheduled", "system-reboot@soon"],
+        &["--scheduled", "NOT_BEFORE"],
+    ),
+    (
+        &["--scheduled", "system-reboot@2h..1h"],
+        &["--scheduled: not-after"],
+    ),
+    (
+        &["--scheduled", "system-reboot,cancelled=1h"],
+        &["--scheduled", "unknown key"],
+    ),
+    (
+        &["--scheduled", "system-reboot,lingers=1h"],
+        &["--scheduled: lingers"],
+    ),
+    (
+        &["--scheduled", "instance-stop,appears=2h,canceled=1h"],
+        &["--scheduled: canceled"],
+    ),
+    (
+        &["--lifecycle-state", "Inservice"],
+        &["--lifecycle-state", "unknown target lifecycle state"],
+    ),
+    (
+        &[
+            "--lifecycle-state",
+            "InService",
+            "--lifecycle-state",
+            "Standby",
+        ],
+        &["--lifecycle-state: ", "Standby", "InService"],
+    ),
+    (
+        &["--notice-after", "90s", "--deadline", "60s"],
+        &["--deadline: ", "before the notice appears"],
+    ),
+    (
+        &["--notice-after", "1969-12-31T23:00:00Z"],
+        &["--notice-after: ", "1970"],
+    ),
+    (
+        &["--lead", "2m", "--deadline", "3m"],
+        &["--lead", "--deadline"],
+    ),
+    (&["--lead", "2m", "--lead", "3m"], &["--lead"]),
+    (
+        &["--action", "hibernate", "--after-deadline", "withdraw"],
+        &["--after-deadline: "],
+    ),
+    (
+        &[
+            "--rebalance-after",
+            "5m",
+            "--lead",
+            "2m",
+            "--after-deadline",
+            "withdraw",
+        ],
+        &["--rebalance-after: "],
+    ),
+    (
+        &["--plan", "plan.yaml", "--action", "stop"],
+        &["--plan", "--action"],
+    ),
+    (&["--hold", "--action", "stop"], &["--hold"]),
+    (&["--hold", "--plan", "plan.yaml"], &["--hold"]),
+];
+
+/// The same for all that announce something, before they look at anything else.
+#[test]
+fn announcements_that_make_no_sense() {
+    let _alone = alone();
+    let Some(lab) = Lab::bare() else { return };
+    let target = lab.target.directory().to_str().unwrap();
+    for (options, words) in NONSENSE {
+        let verbs: [&[&str]; 4] = [
+            &["attach", "--cgroup", target],
+            &["run"],
+            &["serve"],
+            &["trigger"],
+        ];
+        for verb in verbs {
+            let mut args = [verb, options].concat();
+            if verb == ["run"] {
+                args.extend(["--", "true"]);
+            }
+            let finished = refused(&lab, Spotsim::command(&lab, &args), USAGE, words);
+            let is_a_line = finished.stderr.lines().count() == 1;
+            assert!(is_a_line, "{args:?}: {}", finished.stderr);
+        }
+    }
+}
+
+/// Whoever can reach `serve` would have what is behind it: this machine's credentials.
+#[test]
+fn an_imds_for_the_network() {
+    let _alone = alone();
+    // Nothing can be reached from here, whatever is dialled.
+    let Some(lab) = Lab::bare() else { return };
+    for upstream in [
+        "real",
+        "http://169.254.169.254",
+        "http://169.254.170.2",
+        "http://169.254.170.23:80",
+        "http://[fd00:ec2::254]",
+        "http://[fd00:ec2::23]:80",
+        "http://[::ffff:169.254.169.254]",
+        "http://[fe80::1]",
+    ] {
+        for listen in ["0.0.0.0:0", "[::]:0", "10.0.0.1:1338", "[::ffff:0.0.0.0]:0"] {
+            let args = ["serve", "--listen", listen, "--upstream", upstream];
+            let words = ["spotsim: error: ", "credentials", "127.0.0.1", listen];
+            let finished = refused(&lab, Spotsim::command(&lab, &args), USAGE, &words);
+            let is_a_line = finished.stderr.lines().count() == 1;
+            assert!(is_a_line, "{args:?}: {}", finished.stderr);
+        }
+    }
+    // Neither is refused by itself.
+    for (listen, upstream) in [
+        ("127.0.0.1:0", "http://169.254.170.2"),
+        ("[::1]:0", "real"),
+        ("0.0.0.0:0", "synthetic"),
+        ("[::]:0", "http://10.0.0.1:80"),
+    ] {
+        let args = ["serve", "--listen", listen, "--upstream", upstream];
+        let mut serve = Running::start(Spotsim::command(&lab, &args));
+        serve.stdout_line("serving: ", 0);
+    }
 }
 
 /// spotsim as another user or with fewer capabilities, started by `setpriv`.

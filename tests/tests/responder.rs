@@ -10,11 +10,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use spotsim::{
+    instance::Instance,
     netns::{Namespace, Owner},
-    responder::{Exchange, Outcome, Place, Responder, Upstream, Visitor, Witness, serve},
-    timeline::{Action, Plan},
+    responder::{
+        Exchange, Mode, Outcome, Place, Responder, Synthetic, Upstream, Visitor, Witness, serve,
+    },
+    timeline::{NoticePlan, Plan, Timeline},
 };
 use tokio::sync::oneshot;
 
@@ -26,6 +29,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// A responder with a notice that is visible, on a port of loopback.
 struct Served {
     address: SocketAddr,
+    responder: Arc<Responder>,
     told: Arc<Mutex<Vec<String>>>,
     end: Option<oneshot::Sender<()>>,
     thread: Option<thread::JoinHandle<()>>,
@@ -64,9 +68,8 @@ impl Witness for Notes {
 impl Served {
     fn with(upstream: Upstream) -> Self {
         let plan = Plan {
-            action: Action::Terminate,
-            notice_after: SignedDuration::ZERO,
-            lead: SignedDuration::from_mins(2),
+            notice: Some(NoticePlan::default()),
+            ..Plan::default()
         };
         let timeline = plan
             .arm("2026-01-01T00:00:00Z".parse::<Timestamp>().unwrap())
@@ -76,7 +79,8 @@ impl Served {
             namespace: Namespace::current().unwrap(),
             witness: Box::new(Notes(Arc::clone(&told))),
         });
-        let responder = Arc::new(Responder { timeline, upstream });
+        let responder = Arc::new(Responder::new(timeline, upstream));
+        let served = Arc::clone(&responder);
         let (end, ended) = oneshot::channel();
         let (bound, address) = mpsc::channel();
         let thread = thread::spawn(move || {
@@ -89,11 +93,12 @@ impl Served {
                     .unwrap();
                 bound.send(listener.local_addr().unwrap()).unwrap();
                 let end = async { _ = ended.await };
-                serve(listener, place, responder, end).await;
+                serve(listener, place, served, end).await;
             });
         });
         Self {
             address: address.recv().unwrap(),
+            responder,
             told,
             end: Some(end),
             thread: Some(thread),
@@ -317,4 +322,141 @@ fn no_upstream_is_404_for_everything_but_the_fake() {
         .unwrap();
     assert!(answer.starts_with("HTTP/1.1 404 Not Found\r\n"), "{answer}");
     assert!(served.ask(NOTICE).unwrap().contains("terminate"));
+}
+
+#[test]
+fn a_real_interruption_is_never_hidden() {
+    let real = "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nreal";
+    let (upstream, _asked) = saying(real);
+    let served = Served::with(upstream);
+    assert!(served.ask(NOTICE).unwrap().ends_with("\r\n\r\nreal"));
+    // Nor is anything of ours beside it: here the upstream has the same for everything.
+    let time = NOTICE.replace("instance-action", "termination-time");
+    assert!(served.ask(&time).unwrap().ends_with("\r\n\r\nreal"));
+    let listing = NOTICE.replace("instance-action", "");
+    assert!(served.ask(&listing).unwrap().ends_with("\r\n\r\nreal"));
+    assert_eq!(
+        served.told(),
+        [
+            "GET /latest/meta-data/spot/instance-action 200",
+            "GET /latest/meta-data/spot/termination-time 200",
+            "GET /latest/meta-data/spot/ 200",
+        ]
+    );
+}
+
+#[test]
+fn conditions_do_not_hide_what_is_announced() {
+    for path in ["spot/instance-action", "", "spot/"] {
+        let (upstream, asked) = saying(NOT_FOUND);
+        let served = Served::with(upstream);
+        let request = format!(
+            "GET /latest/meta-data/{path} HTTP/1.1\r\nHost: imds\r\n\
+             If-Modified-Since: Thu, 27 Jun 2024 22:17:40 GMT\r\nIf-None-Match: \"a\"\r\n\
+             Range: bytes=0-1\r\nAccept-Encoding: gzip\r\nAccept: */*\r\n\r\n"
+        );
+        let answer = served.ask(&request).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
+        assert_eq!(
+            asked.recv().unwrap(),
+            format!("GET /latest/meta-data/{path} HTTP/1.1\r\nHost: imds\r\nAccept: */*\r\n\r\n")
+        );
+    }
+}
+
+#[test]
+fn a_listing_with_more_in_it_is_a_document_of_its_own() {
+    let (upstream, _asked) = saying(
+        "HTTP/1.1 200 OK\r\nX-Odd-CASE: 1\r\nETag: \"a\"\r\n\
+         Last-Modified: Thu, 27 Jun 2024 22:17:40 GMT\r\nTransfer-Encoding: chunked\r\n\r\n\
+         6\r\nami-id\r\n7\r\n\ntags/\n\r\n0\r\n\r\n",
+    );
+    let served = Served::with(upstream);
+    let answer = served
+        .ask("GET /latest/meta-data/ HTTP/1.1\r\nHost: imds\r\n\r\n")
+        .unwrap();
+    assert_eq!(
+        answer,
+        "HTTP/1.1 200 OK\r\nX-Odd-CASE: 1\r\nLast-Modified: Thu, 01 Jan 2026 00:00:00 GMT\r\n\
+         Content-Length: 38\r\nConnection: close\r\n\r\nami-id\ninstance-life-cycle\nspot/\ntags/"
+    );
+}
+
+#[test]
+fn the_top_is_listed_by_us_where_the_upstream_has_none() {
+    let (upstream, _asked) = saying(NOT_FOUND);
+    let served = Served::with(upstream);
+    let answer = served
+        .ask("GET /latest/meta-data HTTP/1.1\r\nHost: imds\r\n\r\n")
+        .unwrap();
+    assert!(
+        answer.ends_with("\r\n\r\ninstance-life-cycle\nspot/"),
+        "{answer}"
+    );
+}
+
+/// Every place at which something can be announced, and every directory above one.
+const PLACES: [&str; 14] = [
+    "",
+    "spot",
+    "spot/instance-action",
+    "spot/termination-time",
+    "events",
+    "events/maintenance",
+    "events/maintenance/history",
+    "events/maintenance/scheduled",
+    "events/recommendations",
+    "events/recommendations/rebalance",
+    "autoscaling",
+    "autoscaling/target-lifecycle-state",
+    "instance-life-cycle",
+    "instance-id",
+];
+
+/// What is at each place, but for the dates.
+fn everything(served: &Served) -> Vec<String> {
+    let read = |place: &&str| {
+        let request = format!("GET /latest/meta-data/{place} HTTP/1.1\r\nHost: imds\r\n\r\n");
+        let answer = served.ask(&request).unwrap();
+        let lines = answer.split("\r\n");
+        let lines = lines.filter(|line| !line.starts_with("Date: "));
+        lines.collect::<Vec<_>>().join("\n")
+    };
+    PLACES.iter().map(read).collect()
+}
+
+#[test]
+fn what_is_canceled_is_nowhere() {
+    let armed_at: Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
+    let instance = Synthetic::new(Instance::synthetic(armed_at), Mode::V1V2);
+    let served = Served::with(Upstream::Synthetic(Arc::new(instance)));
+    let nothing = Timeline::nothing(armed_at);
+    served.responder.show(nothing.clone());
+    let before = everything(&served);
+    // What each announces, and in how many places at least that shows.
+    for (plan, shows) in [
+        (r#"{"notice": {"action": "stop"}}"#, 3),
+        (r#"{"notice": {}}"#, 4),
+        (r#"{"rebalance": {}}"#, 3),
+        (r#"{"lifecycle-states": [{"state": "Standby"}]}"#, 3),
+        (r#"{"life-cycle": "on-demand"}"#, 1),
+        (r#"{"scheduled": [{"code": "system-reboot"}]}"#, 1),
+        (
+            r#"{"scheduled": [{"code": "system-reboot", "canceled": "0s"}]}"#,
+            1,
+        ),
+        (
+            r#"{"notice": {}, "rebalance": {}, "lifecycle-states": [{"state": "Standby"}],
+                "life-cycle": "on-demand", "scheduled": [{"code": "system-reboot"}]}"#,
+            11,
+        ),
+    ] {
+        let armed: Plan = serde_json::from_str(plan).unwrap();
+        served.responder.show(armed.arm(armed_at).unwrap());
+        let during = everything(&served);
+        let changed = during.iter().zip(&before).filter(|(now, then)| now != then);
+        assert!(changed.count() >= shows, "{plan}: {during:?}");
+        served.responder.show(nothing.clone());
+        assert_eq!(everything(&served), before, "after {plan}");
+    }
 }

@@ -1,6 +1,6 @@
 //! spotsim in a terminal: Ctrl-C is the command's, and Ctrl-Z leaves nobody without an IMDS.
 
-use tests::{Lab, Running, attach_args, spotsim_binary, wait_until};
+use tests::{Lab, Running, attach_args, in_run_dir, spotsim_binary, wait_until};
 
 const CTRL_C: &[u8] = b"\x03";
 const CTRL_Z: &[u8] = b"\x1a";
@@ -13,18 +13,18 @@ fn terminal(lab: &Lab, script: &str) -> Running {
 }
 
 /// The words of a spotsim command line, for a script.
-fn spotsim(args: &[&str]) -> String {
-    let binary = spotsim_binary();
-    let words = [&[binary.to_str().unwrap()], args].concat();
+fn spotsim(lab: &Lab, args: &[&str]) -> String {
+    let mut words = vec![spotsim_binary().to_str().unwrap().to_owned()];
+    words.extend(in_run_dir(lab, args));
     words
         .iter()
         .map(|word| format!("'{word}' "))
         .collect::<String>()
 }
 
-fn spotsim_run(command: &[&str]) -> String {
+fn spotsim_run(lab: &Lab, command: &[&str]) -> String {
     let args = ["run", "--upstream", "synthetic", "--"];
-    spotsim(&[&args, command].concat())
+    spotsim(lab, &[&args, command].concat())
 }
 
 #[test]
@@ -33,7 +33,7 @@ fn ctrl_c_reaches_the_command_once() {
     // The shell waits for its background process, which ignores SIGINT, and hears each signal.
     let command = r#"trap "echo got" INT; echo ready; sleep 1 &
         while ! wait $!; do :; done; exit 5"#;
-    let script = format!("exec {}", spotsim_run(&["sh", "-c", command]));
+    let script = format!("exec {}", spotsim_run(&lab, &["sh", "-c", command]));
     let mut terminal = terminal(&lab, &script);
     terminal.stdout_line("ready", 0);
     terminal.write(CTRL_C);
@@ -54,7 +54,7 @@ fn ctrl_c_reaches_the_command_once() {
 fn ctrl_c_ends_a_command_in_a_process_group_of_its_own() {
     let Some(lab) = Lab::bare() else { return };
     let command = ["timeout", "600", "sh", "-c", "echo ready; exec sleep 600"];
-    let mut terminal = terminal(&lab, &format!("exec {}", spotsim_run(&command)));
+    let mut terminal = terminal(&lab, &format!("exec {}", spotsim_run(&lab, &command)));
     terminal.stdout_line("ready", 0);
     terminal.write(CTRL_C);
     let finished = terminal.finish();
@@ -65,7 +65,7 @@ fn ctrl_c_ends_a_command_in_a_process_group_of_its_own() {
 #[test]
 fn ctrl_z_suspends_a_run_until_fg() {
     let Some(lab) = Lab::bare() else { return };
-    let run = spotsim_run(&["sh", "-c", "echo ready; sleep 1; exit 5"]);
+    let run = spotsim_run(&lab, &["sh", "-c", "echo ready; sleep 1; exit 5"]);
     let script = format!("set -m; {run}; echo suspended; fg; echo ended with $?");
     let mut terminal = terminal(&lab, &script);
     terminal.stdout_line("ready", 0);
@@ -80,10 +80,8 @@ fn ctrl_z_suspends_a_run_until_fg() {
 fn ctrl_z_does_not_suspend_an_attach() {
     let Some(lab) = Lab::bare() else { return };
     let _workload = lab.workload_process();
-    let attach = spotsim(&attach_args(
-        lab.target.directory(),
-        &["--upstream", "synthetic"],
-    ));
+    let options = ["--upstream", "synthetic"];
+    let attach = spotsim(&lab, &attach_args(lab.target.directory(), &options));
     // With job control, as an interactive shell has it: without, nothing suspends.
     let mut terminal = terminal(&lab, &format!("set -m; {attach}; echo ended with $?"));
     terminal.stdout_line("armed: ", 0);

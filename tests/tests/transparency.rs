@@ -4,7 +4,7 @@ use tests::{Lab, Response, Running, Spotsim, Upstream, Via, get, run};
 
 /// Paths whose answers must be the same as without spotsim.
 const PASSED: [&str; 12] = [
-    "/latest/meta-data/",
+    "/latest/meta-data/placement/",
     "/latest/meta-data/instance-id",
     "/latest/meta-data/placement/availability-zone/",
     "/2021-03-23/meta-data/placement/region",
@@ -212,7 +212,8 @@ fn refusals_of_the_upstream_pass_for_faked_paths_too() {
     refused("GET", "", 401);
     refused("HEAD", "", 401);
     refused("GET", "X-aws-ec2-metadata-token: stale\r\n", 401);
-    refused("GET", "X-Forwarded-For: 10.0.0.1\r\n", 403);
+    let forwarded = "X-aws-ec2-metadata-token: stale\r\nX-Forwarded-For: 10.0.0.1\r\n";
+    refused("GET", forwarded, 403);
     refused("PUT", "X-aws-ec2-metadata-token-ttl-seconds: 60\r\n", 403);
     refused("POST", "Content-Length: 0\r\n", 405);
     refused("DELETE", "", 405);

@@ -8,6 +8,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
+use nix::unistd;
 
 use crate::{
     build_ebpf, shell,
@@ -15,7 +16,7 @@ use crate::{
     workspace,
 };
 
-/// Check everything: format, lints of both halves, docs, leftovers, tests
+/// Check everything: format, lints of both halves, docs, leftovers, fuzz targets, bench, tests
 #[derive(Debug, clap::Args)]
 pub struct Args {}
 
@@ -49,6 +50,8 @@ pub fn run(Args {}: &Args) -> Result<ExitCode> {
         ]);
         shell::run(doc.env("RUSTDOCFLAGS", "-D warnings"))
     })?;
+    step("fuzz targets", check_fuzz_targets)?;
+    step("what is promised of triggers", bench)?;
     // As the README has it. Its last line is the tests' summary and says how long they took,
     // so nothing is said after it.
     println!("{}", shell::bold("== tests"));
@@ -91,6 +94,31 @@ fn lint_kernel_half() -> Result<()> {
         .env_remove("CARGO_ENCODED_RUSTFLAGS")
         .env("RUSTFLAGS", format!("--cfg=bpf_target_arch=\"{arch}\""));
     shell::run(&mut clippy)
+}
+
+/// They are built by another compiler and not by this workspace, but have to be in step with it.
+fn check_fuzz_targets() -> Result<()> {
+    let mut check = shell::cargo([
+        "check",
+        "--manifest-path",
+        "tests/fuzz/Cargo.toml",
+        "--locked",
+    ]);
+    check
+        .arg("--target-dir")
+        .arg(workspace::target_dir()?.join("fuzz"))
+        // Nothing is linked, so libFuzzer need not be built, which would take a C++ compiler.
+        .env("CUSTOM_LIBFUZZER_PATH", "/dev/null");
+    shell::run(&mut check)
+}
+
+/// Before the tests, which would be in its way.
+fn bench() -> Result<()> {
+    if !unistd::geteuid().is_root() {
+        println!("   skipped: it needs root");
+        return Ok(());
+    }
+    shell::run(&mut shell::cargo(["xtask", "bench"]))
 }
 
 /// Refuses what is meant for the author's own eyes, or hides a test.

@@ -1,9 +1,13 @@
 //! The chores of this workspace, as `cargo xtask VERB`; one file per verb.
 //!
-//! Below the verbs: `workspace` knows the directories, `shell` prints and runs commands,
-//! `toolchain` knows what the kernel half is compiled with and where that is pinned.
+//! Below the verbs: `alone` and `cgroup` make places where nothing else is touched, `workspace`
+//! knows the directories, `shell` prints and runs commands, `toolchain` knows what the kernel
+//! half is compiled with and where that is pinned.
 
+mod alone;
+mod bench;
 mod build_ebpf;
+mod cgroup;
 mod ci;
 mod demo;
 mod shell;
@@ -27,6 +31,7 @@ struct Cli {
 enum Verb {
     BuildEbpf(build_ebpf::Args),
     Demo(demo::Args),
+    Bench(bench::Args),
     Test(test::Args),
     Ci(ci::Args),
 }
@@ -35,6 +40,7 @@ fn main() -> ExitCode {
     let outcome = match Cli::parse().verb {
         Verb::BuildEbpf(args) => build_ebpf::run(&args).map(|()| ExitCode::SUCCESS),
         Verb::Demo(args) => demo::run(&args).map(|()| ExitCode::SUCCESS),
+        Verb::Bench(args) => bench::run(&args).map(|()| ExitCode::SUCCESS),
         Verb::Test(args) => test::run(&args),
         Verb::Ci(args) => ci::run(&args),
     };

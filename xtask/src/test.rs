@@ -19,7 +19,7 @@ use summary::{Summary, Watch};
 /// Run the tests of every layer
 ///
 /// Sets up what they need first: the kernel half, a release build of spotsim, and the pinned
-/// real clients (a Python venv, node modules) under target/clients. Tests that need the
+/// real clients (a Python venv, node modules, cloud-init) under target/clients. Tests that need the
 /// kernel need root. What cannot run here is skipped and says why; with
 /// SPOTSIM_REQUIRE_BPF=1 that is a failure.
 #[derive(Debug, clap::Args)]

@@ -1,6 +1,6 @@
 //! Exit codes, all of them.
 
-use std::process::ExitCode;
+use std::{fmt, process::ExitCode};
 
 use crate::{doctor::Refusal, interception::Unloadable};
 
@@ -26,6 +26,8 @@ impl Exit {
     pub fn of_error(error: &anyhow::Error) -> Self {
         if error.is::<Refusal>() || error.is::<Unloadable>() {
             Self::Host
+        } else if error.is::<Misuse>() {
+            Self::Usage
         } else {
             Self::Failed
         }
@@ -40,6 +42,24 @@ impl Exit {
         }
     }
 }
+
+/// Options that make no sense together, which clap cannot tell.
+#[derive(Debug)]
+pub struct Misuse(String);
+
+impl Misuse {
+    pub fn error(why: impl Into<String>) -> anyhow::Error {
+        Self(why.into()).into()
+    }
+}
+
+impl fmt::Display for Misuse {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Misuse {}
 
 impl From<Exit> for ExitCode {
     fn from(exit: Exit) -> Self {

@@ -3,17 +3,26 @@
 use std::{ffi::OsString, io::Write as _};
 
 use anyhow::Result;
-use clap::{Parser, Subcommand};
+use clap::{Parser, Subcommand, error::ErrorKind};
 
 mod attach;
+mod control;
 mod doctor;
 mod exit;
 mod guard;
+mod list;
 mod log;
 mod options;
+mod plan;
 mod run;
+mod serve;
+mod status;
+mod stop;
+mod table;
+mod watch;
 
 pub use exit::Exit;
+use exit::Misuse;
 
 const ABOUT: &str = "Shows a fake EC2 Spot interruption to chosen cgroups, and to nobody else";
 
@@ -38,6 +47,22 @@ enum Verb {
     Attach(attach::Attach),
     /// Run a command that sees the interruption
     Run(run::Run),
+    /// Serve IMDS on an address of your choice, without root and without intercepting anybody
+    Serve(serve::Serve),
+    /// Announce something in a running one, instead of what it announces
+    Trigger(control::Trigger),
+    /// Withdraw everything that a running one announces
+    Cancel(control::Cancel),
+    /// End a running one
+    Detach(control::Detach),
+    /// Show those that run
+    List(list::List),
+    /// Show what a running one announces
+    Status(status::Status),
+    /// Show connects and requests as they happen
+    Watch(watch::Watch),
+    /// Look at a plan file
+    Plan(plan::Plan),
     /// Check whether this host can do it
     Doctor(doctor::Doctor),
     /// Remove a cgroup when standard input ends (used by `run`)
@@ -52,21 +77,64 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> Exit {
         Err(error) => {
             // Help and version are "errors" too, with exit code 0. If they cannot be printed,
             // nobody is there to be told.
-            let _ = error.print();
+            let _ = match error.kind() {
+                ErrorKind::DisplayHelp
+                | ErrorKind::DisplayVersion
+                | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => error.print(),
+                _ => writeln!(std::io::stderr(), "spotsim: {}", one_line(&error)),
+            };
             return Exit::of_usage(&error);
         }
     };
     let result = match cli.verb {
         Verb::Attach(attach) => attach.run(),
         Verb::Run(run) => run.run(),
+        Verb::Serve(serve) => serve.run(),
+        Verb::Trigger(trigger) => trigger.run(),
+        Verb::Cancel(cancel) => cancel.run(),
+        Verb::Detach(detach) => detach.run(),
+        Verb::List(list) => list.run(),
+        Verb::Status(status) => status.run(),
+        Verb::Watch(watch) => watch.run(),
+        Verb::Plan(plan) => plan.run(),
         Verb::Doctor(doctor) => doctor.run(),
         Verb::Guard(guard) => guard.run(),
     };
     log::finish();
     result.unwrap_or_else(|error| {
-        let _ = writeln!(std::io::stderr(), "spotsim: error: {error:#}");
+        let text = printable(&format!("{error:#}"));
+        let _ = writeln!(std::io::stderr(), "spotsim: error: {text}");
         Exit::of_error(&error)
     })
+}
+
+/// Prints to standard output; `false` if whoever read it has seen enough.
+fn print(text: impl AsRef<[u8]>) -> Result<bool> {
+    let mut stdout = std::io::stdout().lock();
+    let printed = stdout
+        .write_all(text.as_ref())
+        .and_then(|()| stdout.flush());
+    match printed {
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(false),
+        Err(error) => Err(error.into()),
+        Ok(()) => Ok(true),
+    }
+}
+
+/// What clap says of a command line, without the usage and the hints that follow.
+fn one_line(error: &clap::Error) -> String {
+    let text = error.to_string();
+    let first = text.split("\n\n").next().unwrap_or_default();
+    printable(&first.split_whitespace().collect::<Vec<_>>().join(" "))
+}
+
+/// An error may quote what somebody else wrote: a file, its name, or a workload's.
+fn printable(text: &str) -> String {
+    let escape = |letter: char| match letter {
+        letter if letter.is_control() => letter.escape_debug().collect(),
+        letter => String::from(letter),
+    };
+    text.chars().map(escape).collect()
 }
 
 /// A small runtime: two workers, so that one slow thing does not hold up every client.

@@ -1,10 +1,11 @@
 //! `spotsim run`: run a command that sees the interruption.
 
-use std::{ffi::OsString, os::unix::process::ExitStatusExt as _, process::ExitStatus};
+use std::{ffi::OsString, os::unix::process::ExitStatusExt as _, process::ExitStatus, sync::Arc};
 
 use anyhow::{Context as _, Result};
 use clap::Args;
-use log::{Level, LevelFilter, info, log_enabled, warn};
+use jiff::Timestamp;
+use log::{Level, LevelFilter, info, log_enabled};
 use nix::{sys::signal::SigSet, unistd::Pid};
 use tokio::process::Child;
 
@@ -14,9 +15,13 @@ use self::{
 };
 use super::{Exit, guard::Guarded, log as log_to, options::Options, runtime};
 use crate::{
+    control::{Reason, Served, Session, Verb},
     doctor,
-    interception::{Config, Ended, Interception},
+    interception::{Config, Interception},
+    journal::Feed,
     netns::Namespace,
+    responder::{Responder, Upstream},
+    timeline::{Plan, Timeline},
 };
 
 mod launch;
@@ -48,11 +53,15 @@ impl Run {
         let blocked = Signals::block().context("cannot block signals")?;
         // Standard error is the command's first of all.
         log_to::start(self.options.log_level(LevelFilter::Warn))?;
+        // What is wrong with the options is wrong on every host.
+        let plan = self.options.plan()?;
+        // Where there is only `lo`, there is no other.
+        let upstream = self.options.upstream.upstream(self.isolate)?;
         doctor::preflight()?;
-        runtime()?.block_on(self.supervise(blocked))
+        runtime()?.block_on(self.supervise(blocked, plan, upstream))
     }
 
-    async fn supervise(self, blocked: SigSet) -> Result<Exit> {
+    async fn supervise(self, blocked: SigSet, plan: Plan, upstream: Upstream) -> Result<Exit> {
         let Self {
             options,
             isolate,
@@ -66,22 +75,38 @@ impl Run {
             Namespace::current().context("cannot open the network namespace")?
         };
 
+        let claim = options.claim()?;
         let (guard, cgroup) = Guarded::cgroup()?;
         launch.enter(&cgroup, isolate.then_some(&namespace), blocked)?;
+        let responder = Arc::new(Responder::new(
+            Timeline::nothing(Timestamp::now()),
+            upstream,
+        ));
+        let feed = Feed::default();
         let mut interception = Interception::arm(Config {
             targets: vec![cgroup],
             namespace: Some(namespace),
-            plan: options.plan(),
-            // Where there is only `lo`, there is no other.
-            upstream: options.upstream(isolate),
+            responder: Arc::clone(&responder),
+            feed: feed.clone(),
             kernel_log: log_enabled!(Level::Trace),
         })?;
+        // Its times count from when somebody can see it.
+        responder.show(plan.arm(Timestamp::now())?);
+        let served = Served::Targets(interception.targets());
+        let session = Session::start(claim, Verb::Run, served, responder, feed)?;
         log_to::say(interception.armed().to_string());
 
         let exit = match signals.early()? {
             Some(signal) => Ok(Exit::Command(128 + signal as u8)),
             None => match launch.start() {
-                Ok(mut child) => attend(&mut child, &signals, &mut interception, &options).await,
+                Ok(mut child) => {
+                    let attended = Attended {
+                        interception: &mut interception,
+                        session,
+                        options: &options,
+                    };
+                    attended.attend(&mut child, &signals).await
+                }
                 Err(StartError::NotExecuted(error)) => {
                     log_to::say(format!(
                         "spotsim: error: cannot execute {}: {error}",
@@ -101,35 +126,55 @@ impl Run {
     }
 }
 
-/// Sees the command through to its end. The interception may be over before.
-async fn attend(
-    child: &mut Child,
-    signals: &Signals,
-    interception: &mut Interception,
-    options: &Options,
-) -> Result<Exit> {
-    let pid = child
-        .id()
-        .and_then(|pid| i32::try_from(pid).ok())
-        .map(Pid::from_raw);
-    let mut ended = std::pin::pin!(async {
-        tokio::select! {
-            status = child.wait() => status,
-            error = signals.pass_on(pid) => Err(error),
+/// What goes on beside the command.
+struct Attended<'a> {
+    interception: &'a mut Interception,
+    session: Session,
+    options: &'a Options,
+}
+
+impl Attended<'_> {
+    /// Sees the command through to its end. The interception may be over before.
+    async fn attend(self, child: &mut Child, signals: &Signals) -> Result<Exit> {
+        let Self {
+            interception,
+            session,
+            options,
+        } = self;
+        let pid = child
+            .id()
+            .and_then(|pid| i32::try_from(pid).ok())
+            .map(Pid::from_raw);
+        let mut ended = std::pin::pin!(async {
+            tokio::select! {
+                status = child.wait() => status,
+                error = signals.pass_on(pid) => Err(error),
+            }
+        });
+        let until = async {
+            tokio::select! {
+                () = options.lasts() => Reason::TimeOver,
+                () = session.asked_to_detach() => Reason::Detached,
+            }
+        };
+        let kept = tokio::select! {
+            status = &mut ended => {
+                session.end(Reason::CommandEnded).await;
+                return Ok(exit_of(status.context("cannot wait for the command")?));
+            }
+            kept = interception.keep(until) => kept,
+        };
+        let reason = Reason::of(&kept);
+        interception.release();
+        if let Err(error) = kept {
+            session.end(reason).await;
+            return Err(error);
         }
-    });
-    let kept = tokio::select! {
-        status = &mut ended => return Ok(exit_of(status.context("cannot wait for the command")?)),
-        kept = interception.keep(options.lasts()) => kept?,
-    };
-    match kept {
-        Ended::Asked => {
-            info!("the time given with --for is over: the command goes on without a notice");
-            interception.release();
-        }
-        Ended::TargetsGone => warn!("the command's cgroup was removed"),
+        info!("{reason}: the command goes on without a notice");
+        // The command may end, or a signal come, while somebody reads the last answer.
+        let (status, ()) = tokio::join!(ended, session.end(reason));
+        Ok(exit_of(status.context("cannot wait for the command")?))
     }
-    Ok(exit_of(ended.await.context("cannot wait for the command")?))
 }
 
 fn exit_of(status: ExitStatus) -> Exit {

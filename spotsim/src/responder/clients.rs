@@ -15,8 +15,6 @@ use tokio::{
     time::timeout,
 };
 
-use crate::descriptors;
-
 /// As many connections as one listener may have. A client that takes too many loses its oldest,
 /// those first that never asked for anything; the next good request is served all the same.
 pub struct Clients {
@@ -32,11 +30,11 @@ struct Admitted {
 }
 
 impl Clients {
-    pub fn new() -> Self {
+    pub fn new(most: usize) -> Self {
         Self {
             tasks: JoinSet::new(),
             admitted: VecDeque::new(),
-            most: descriptors::connections(),
+            most,
         }
     }
 

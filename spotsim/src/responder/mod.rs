@@ -14,45 +14,43 @@ use std::{
 };
 
 use hyper::{
-    Method, Request, Response, StatusCode,
+    Method, Request, Response,
     body::Incoming,
     header::{CONNECTION, HeaderValue},
     server::conn::http1,
     service::service_fn,
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
-use jiff::Timestamp;
 use log::{debug, warn};
 use nix::sys::socket::{setsockopt, sockopt::Linger};
 use tokio::{
     io::AsyncWriteExt as _,
     net::{TcpListener, TcpStream},
-    time::{sleep, timeout},
+    time::sleep,
 };
 
+mod announce;
+mod answer;
 mod body;
 mod clients;
+mod exchange;
 mod path;
 mod synthetic;
 mod token;
 mod upstream;
 mod wire;
 
-pub use synthetic::Synthetic;
+pub use answer::Responder;
+pub use clients::Clients;
+pub use exchange::{Exchange, Outcome};
+pub use synthetic::{Mode, Synthetic};
 pub use upstream::{NoAnswer, Upstream};
 
 use crate::{
+    descriptors,
     netns::{Namespace, Owner},
-    timeline::{Item, Timeline},
 };
 use body::Body;
-use clients::Clients;
-use path::Resource;
-use upstream::Origin;
-
-/// How long a faked answer waits for the upstream's word on the client's token. The strictest
-/// known client, the AWS SDK for Go, gives up after 500 ms.
-const VERDICT_WITHIN: Duration = Duration::from_millis(250);
 
 /// A connection that has not sent a whole request head by then is closed.
 const HEAD_WITHIN: Duration = Duration::from_secs(10);
@@ -69,14 +67,6 @@ const LAST_REQUESTS: Duration = Duration::from_secs(1);
 /// Connections that were redirected just before the programs were detached arrive within
 /// this time, on a busy machine too.
 const STRAGGLERS: Duration = Duration::from_millis(100);
-
-/// Decides what each request is answered with.
-pub struct Responder {
-    /// What is faked, and when.
-    pub timeline: Timeline,
-    /// Who answers the rest.
-    pub upstream: Upstream,
-}
 
 /// A network namespace with clients in it.
 pub struct Place {
@@ -108,28 +98,6 @@ pub struct Visitor {
     pub owner: Owner,
 }
 
-/// One request and what became of it.
-#[derive(Debug)]
-pub struct Exchange<'a> {
-    pub method: &'a Method,
-    /// The path as it was sent, without a query.
-    pub path: &'a str,
-    pub outcome: Outcome<'a>,
-    /// From the request's head to the answer's.
-    pub elapsed: Duration,
-}
-
-/// Who answered a request.
-#[derive(Clone, Copy, Debug)]
-pub enum Outcome<'a> {
-    /// We did, with something from the timeline.
-    Faked,
-    /// The upstream did.
-    Passed(StatusCode),
-    /// Nobody did.
-    NoAnswer(&'a NoAnswer),
-}
-
 /// Serves the clients of one listener until `end`; then those that are connected already, for
 /// a moment longer.
 pub async fn serve(
@@ -138,7 +106,7 @@ pub async fn serve(
     responder: Arc<Responder>,
     end: impl Future<Output = ()>,
 ) {
-    let mut clients = Clients::new();
+    let mut clients = Clients::new(descriptors::connections());
     accept(&listener, &place, &responder, &mut clients, end).await;
     let stragglers = sleep(STRAGGLERS);
     accept(&listener, &place, &responder, &mut clients, stragglers).await;
@@ -354,60 +322,4 @@ impl Drop for Pending<'_> {
             self.tell(Outcome::NoAnswer(&NoAnswer::Abandoned));
         }
     }
-}
-
-impl Responder {
-    /// The answer, and whether it is a fake.
-    async fn answer(
-        &self,
-        request: Request<Incoming>,
-        listener: SocketAddr,
-        visitor: Visitor,
-        place: &Place,
-    ) -> Result<(Response<Body>, bool), NoAnswer> {
-        let Self { timeline, upstream } = self;
-        let visible = timeline.visible(Timestamp::now());
-        let fake = fake(&request, &visible).cloned();
-        let from = Origin {
-            namespace: &place.namespace,
-            owner: visitor.owner,
-            listener: listener.ip(),
-        };
-        let real = upstream.answer(from, &visible, request);
-        let Some(item) = fake else {
-            return Ok((real.await?, false));
-        };
-        // The upstream judges the token, and only its "here" or "not here" is replaced. One
-        // that cannot be reached in time judges nothing.
-        let ttl = match timeout(VERDICT_WITHIN, real).await {
-            Ok(Ok(real)) => match real.status() {
-                StatusCode::OK | StatusCode::NOT_FOUND => {
-                    real.headers().get(&wire::TOKEN_TTL).cloned()
-                }
-                _ => return Ok((real, false)),
-            },
-            Ok(Err(reason)) => {
-                debug!("faked without the upstream's verdict: {reason}");
-                None
-            }
-            Err(_) => {
-                debug!("faked without the upstream's verdict: none came in time");
-                None
-            }
-        };
-        let Item { value, since, .. } = item;
-        let answer = wire::document(value, wire::TEXT, since, ttl);
-        Ok((answer.map(Body::from), true))
-    }
-}
-
-/// What the timeline has for a request. Other methods than GET and HEAD are the upstream's to
-/// refuse.
-fn fake<'a>(request: &Request<Incoming>, visible: &'a [Item]) -> Option<&'a Item> {
-    if !matches!(*request.method(), Method::GET | Method::HEAD) {
-        return None;
-    }
-    let resource = Resource::parse(request.uri().path());
-    let wanted = resource.item()?;
-    visible.iter().find(|item| item.path == wanted)
 }

@@ -13,10 +13,7 @@ use spotsim_common::{IMDS_PORT, IMDS_V4, IMDS_V6};
 use tokio::net::TcpSocket;
 
 use super::{body::Body, synthetic::Synthetic, wire};
-use crate::{
-    netns::{Namespace, Owner},
-    timeline::Item,
-};
+use crate::netns::{Namespace, Owner};
 
 /// Where requests go that are not answered with a fake.
 #[derive(Clone)]
@@ -39,6 +36,8 @@ pub enum NoAnswer {
     Unreachable(io::Error),
     /// The upstream's answer was not HTTP, or broke off.
     Broken(hyper::Error),
+    /// The upstream's answer broke off, or was too long to be combined with what is announced.
+    Unfit(Box<dyn std::error::Error + Send + Sync>),
     /// The client did not wait for it, or spotsim ended.
     Abandoned,
 }
@@ -48,6 +47,7 @@ impl fmt::Display for NoAnswer {
         match self {
             Self::Unreachable(error) => write!(f, "the upstream cannot be reached: {error}"),
             Self::Broken(error) => write!(f, "the upstream's answer: {error}"),
+            Self::Unfit(error) => write!(f, "the upstream's answer cannot be used: {error}"),
             Self::Abandoned => f.write_str("it was given up before"),
         }
     }
@@ -99,16 +99,35 @@ impl Upstream {
             .ok_or_else(|| format!("{host} has no address"))
     }
 
-    /// Answers a request as IMDS would without us. `visible` is what a synthetic instance has
-    /// to list besides its own.
+    /// Where it is, if it is a server; the real one over IPv4.
+    pub fn address(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Real => Some((IMDS_V4, IMDS_PORT).into()),
+            Self::Server(address) => Some(*address),
+            Self::Synthetic(_) | Self::Nothing => None,
+        }
+    }
+
+    /// Whether it may have credentials for whoever can reach it, as IMDS and the services beside
+    /// it do: at a link-local address, or in the range that AWS has for them in IPv6.
+    pub fn is_trusting(&self) -> bool {
+        self.address()
+            .is_some_and(|address| match address.ip().to_canonical() {
+                IpAddr::V4(ip) => ip.is_link_local(),
+                IpAddr::V6(ip) => {
+                    ip.segments()[..2] == IMDS_V6.segments()[..2] || ip.is_unicast_link_local()
+                }
+            })
+    }
+
+    /// Answers a request as IMDS would without us.
     pub async fn answer(
         &self,
         from: Origin<'_>,
-        visible: &[Item],
         request: Request<Incoming>,
     ) -> Result<Response<Body>, NoAnswer> {
         match self {
-            Self::Synthetic(synthetic) => Ok(synthetic.answer(&request, visible).map(Body::from)),
+            Self::Synthetic(synthetic) => Ok(synthetic.answer(&request).map(Body::from)),
             Self::Nothing => Ok(wire::not_found(None).map(Body::from)),
             Self::Server(address) => forward(from, *address, request).await,
             Self::Real => {
@@ -187,6 +206,22 @@ mod tests {
         ] {
             assert_eq!(parsed(url).as_deref(), Ok(expected));
         }
+    }
+
+    #[test]
+    fn services_of_the_link_trust_who_reaches_them() {
+        for (url, trusting) in [
+            ("http://169.254.169.254", true),
+            ("http://169.254.170.2:80", true),
+            ("http://[::ffff:169.254.170.23]", true),
+            ("http://[fd00:ec2::23]", true),
+            ("http://127.0.0.1:1338", false),
+            ("http://10.0.0.5", false),
+        ] {
+            assert_eq!(Upstream::parse_url(url).unwrap().is_trusting(), trusting);
+        }
+        assert!(Upstream::Real.is_trusting());
+        assert!(!Upstream::Nothing.is_trusting());
     }
 
     #[test]

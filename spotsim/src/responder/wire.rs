@@ -8,8 +8,8 @@ use hyper::{
     Response, StatusCode,
     body::Bytes,
     header::{
-        ACCEPT_RANGES, ALLOW, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, DATE, HeaderName,
-        HeaderValue, LAST_MODIFIED, SERVER,
+        ACCEPT_RANGES, ALLOW, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, DATE, HeaderMap,
+        HeaderName, HeaderValue, LAST_MODIFIED, SERVER,
     },
 };
 use jiff::Timestamp;
@@ -62,6 +62,20 @@ pub fn document(
     finish(answer, value)
 }
 
+/// Has a document be as new as what was put into it at `since`.
+pub fn modified(headers: &mut HeaderMap, since: Timestamp) {
+    let theirs = headers
+        .get(LAST_MODIFIED)
+        .and_then(|date| date.to_str().ok());
+    let theirs = theirs.and_then(|date| httpdate::parse_http_date(date).ok());
+    let since = SystemTime::from(since);
+    if theirs.is_none_or(|theirs| theirs < since)
+        && let Ok(since) = HeaderValue::try_from(httpdate::fmt_http_date(since))
+    {
+        headers.insert(LAST_MODIFIED, since);
+    }
+}
+
 /// 200 with a new token that lives for `ttl` seconds.
 pub fn token(token: String, ttl: u32) -> Answer {
     let mut answer = Response::new(Full::default());
@@ -87,9 +101,13 @@ pub fn not_found(ttl: Option<HeaderValue>) -> Answer {
     finish(answer, Bytes::from_static(NOT_FOUND.as_bytes()))
 }
 
-/// A refusal, which has no body.
+/// A refusal. It has no body.
 pub fn refusal(status: StatusCode) -> Answer {
-    let mut answer = Response::new(Full::default());
+    refuse(Response::new(Full::default()), status)
+}
+
+/// Makes an answer without a body of one that has some of its headers already.
+fn refuse(mut answer: Answer, status: StatusCode) -> Answer {
     *answer.status_mut() = status;
     let headers = answer.headers_mut();
     headers.insert(CONTENT_LENGTH, HeaderValue::from(0));
@@ -101,12 +119,22 @@ pub fn refusal(status: StatusCode) -> Answer {
 
 /// 405; the service says "Not Allowed" for it and which methods it would take.
 pub fn not_allowed(methods: &'static str) -> Answer {
-    let mut answer = refusal(StatusCode::METHOD_NOT_ALLOWED);
+    let mut answer = allowing(methods, StatusCode::METHOD_NOT_ALLOWED);
     let reason = hyper::ext::ReasonPhrase::from_static(b"Not Allowed");
     answer.extensions_mut().insert(reason);
+    answer
+}
+
+/// The answer to OPTIONS.
+pub fn allowed(methods: &'static str) -> Answer {
+    allowing(methods, StatusCode::OK)
+}
+
+fn allowing(methods: &'static str, status: StatusCode) -> Answer {
+    let mut answer = Response::new(Full::default());
     let methods = HeaderValue::from_static(methods);
     answer.headers_mut().insert(ALLOW, methods);
-    answer
+    refuse(answer, status)
 }
 
 /// The headers that end each answer, and its body.

@@ -1,12 +1,17 @@
 //! The AWS SDK for Rust as an IMDS client: prints what `imds::Client` got for each path.
 //!
-//! `aws-imds PATH…` prints one JSON line for each path: `{"status": 200, "body": "…"}`.
-//! Nothing is configured but the HTTP connector, which is built without TLS.
+//! `aws-imds [--credentials] PATH…` prints one JSON line for each path: `{"status": 200, "body":
+//! "…"}`, then one with what its providers find there: credentials and region. Nothing is
+//! configured but the HTTP connector, which is built without TLS.
 
 use aws_config::{
-    imds::{self, client::error::ImdsError},
+    imds::{
+        self, client::error::ImdsError, credentials::ImdsCredentialsProvider,
+        region::ImdsRegionProvider,
+    },
     provider_config::ProviderConfig,
 };
+use aws_credential_types::provider::ProvideCredentials as _;
 use serde_json::json;
 
 #[tokio::main(flavor = "current_thread")]
@@ -14,7 +19,10 @@ async fn main() {
     let http = aws_smithy_http_client::Builder::new().build_http();
     let config = ProviderConfig::default().with_http_client(http);
     let client = imds::Client::builder().configure(&config).build();
-    for path in std::env::args().skip(1) {
+    let (options, paths): (Vec<_>, Vec<_>) = std::env::args()
+        .skip(1)
+        .partition(|argument| argument.starts_with("--"));
+    for path in paths {
         let line = match client.get(&path).await {
             Ok(body) => json!({"status": 200, "body": body.as_ref()}),
             Err(ImdsError::ErrorResponse(response)) => {
@@ -22,6 +30,18 @@ async fn main() {
             }
             Err(error) => json!({"error": format!("{error:?}")}),
         };
+        println!("{line}");
+    }
+    if options == ["--credentials"] {
+        let provider = ImdsCredentialsProvider::builder()
+            .configure(&config)
+            .build();
+        let found = provider.provide_credentials().await;
+        let region = ImdsRegionProvider::builder().configure(&config).build();
+        let line = json!({
+            "access_key": found.as_ref().map(|found| found.access_key_id()).ok(),
+            "region": region.region().await.map(|region| region.to_string()),
+        });
         println!("{line}");
     }
 }

@@ -4,8 +4,7 @@ use std::{env, process::Command};
 
 use anyhow::{Context as _, Result, bail};
 
-use super::cgroup::Cgroup;
-use crate::shell;
+use crate::{cgroup::Cgroup, shell};
 
 const IMDS: &str = "169.254.169.254";
 

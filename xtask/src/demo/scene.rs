@@ -1,7 +1,6 @@
 //! What the demo shows, and checks while it does.
 
 use std::{
-    fs,
     path::Path,
     process::Command,
     thread,
@@ -12,12 +11,14 @@ use anyhow::{Context as _, Result, bail, ensure};
 use jiff::Timestamp;
 
 use super::{
-    Interrupted,
-    cgroup::Cgroup,
     curl::{Outcome, Request},
     spotsim::Spotsim,
 };
-use crate::shell;
+use crate::{
+    alone::{Interrupted, only_lo},
+    cgroup::Cgroup,
+    shell,
+};
 
 const INSTANCE_ID: &str = "/latest/meta-data/instance-id";
 const INSTANCE_ACTION: &str = "/latest/meta-data/spot/instance-action";
@@ -30,7 +31,7 @@ pub fn play(spotsim: &Path, interrupted: &Interrupted) -> Result<()> {
     let start = Instant::now();
     shell::run(Command::new("ip").args(["link", "set", "lo", "up"]))?;
 
-    let cgroup = Cgroup::create()?;
+    let cgroup = Cgroup::create("demo")?;
     shell::announce(&format!("mkdir {}", cgroup.dir().display()));
     let (spotsim, armed) = Spotsim::attach(spotsim, &cgroup)?;
     say(&armed);
@@ -68,28 +69,6 @@ pub fn play(spotsim: &Path, interrupted: &Interrupted) -> Result<()> {
         start.elapsed().as_secs_f64()
     );
     Ok(())
-}
-
-/// Refuses a network namespace that leads anywhere: on some machines somebody else answers at
-/// the address of IMDS.
-fn only_lo() -> Result<()> {
-    let devices = fs::read_to_string("/proc/self/net/dev").context("cannot list the interfaces")?;
-    let names = interfaces(&devices);
-    ensure!(
-        names == ["lo"],
-        "this is not a network namespace of the demo's own, it has {}: run `cargo xtask demo`",
-        names.join(", ")
-    );
-    Ok(())
-}
-
-/// The names in `/proc/PID/net/dev`: two lines of headings, then `NAME: COUNTERS`.
-fn interfaces(devices: &str) -> Vec<&str> {
-    devices
-        .lines()
-        .skip(2)
-        .filter_map(|line| Some(line.split_once(':')?.0.trim()))
-        .collect()
 }
 
 /// `PUT /latest/api/token`, in the cgroup.
@@ -214,12 +193,5 @@ mod tests {
         let refused = || Outcome::NoConnection("curl: (7)".to_owned());
         assert!(no_connection(refused()).is_ok());
         assert!(answer(refused()).is_err());
-    }
-
-    #[test]
-    fn the_interfaces_of_a_namespace() {
-        let devices = "Inter-|   Receive\n face |bytes    packets\n    lo:  10 1\n  eth0: 20 2\n";
-        assert_eq!(interfaces(devices), ["lo", "eth0"]);
-        assert_eq!(interfaces(""), [""; 0]);
     }
 }

@@ -15,8 +15,7 @@ use nix::{
     unistd::Pid,
 };
 
-use super::cgroup::Cgroup;
-use crate::{shell, workspace};
+use crate::{cgroup::Cgroup, shell, workspace};
 
 /// How long it may take to arm, and to end.
 const PATIENCE: Duration = Duration::from_secs(10);

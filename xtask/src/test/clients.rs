@@ -1,4 +1,4 @@
-//! The pinned real clients that the tests run: a Python venv and node modules.
+//! The real clients that the tests run: a Python venv, node modules, and Debian's cloud-init.
 //!
 //! What is pinned lies in `tests/clients`; it is installed again only when that has changed.
 
@@ -13,10 +13,10 @@ use anyhow::{Context as _, Result, anyhow, bail};
 
 use crate::{shell, workspace};
 
-/// One language's clients.
+/// The clients of one kind.
 struct Clients {
     /// For messages.
-    language: &'static str,
+    kind: &'static str,
     /// The pinned files, below `tests/clients`.
     pins: &'static [&'static str],
     /// The directory below `target/clients`.
@@ -25,18 +25,25 @@ struct Clients {
     install: fn(&Path, &[PathBuf]) -> Result<()>,
 }
 
-const ALL: [Clients; 2] = [
+const ALL: [Clients; 3] = [
     Clients {
-        language: "Python",
+        kind: "Python clients",
         pins: &["python/requirements.txt"],
         dir: "venv",
         install: venv,
     },
     Clients {
-        language: "Node.js",
+        kind: "Node.js clients",
         pins: &["node/package.json", "node/package-lock.json"],
         dir: "node",
         install: node_modules,
+    },
+    // Its version is the one of this Debian; what it needs of Python is in the venv.
+    Clients {
+        kind: "cloud-init",
+        pins: &[],
+        dir: "cloud-init",
+        install: cloud_init,
     },
 ];
 
@@ -46,7 +53,7 @@ pub fn install(dir: &Path, required: bool) -> Result<()> {
     for clients in &ALL {
         let outcome = clients
             .ensure(dir)
-            .with_context(|| format!("cannot install the {} clients", clients.language));
+            .with_context(|| format!("cannot install {}", clients.kind));
         match outcome {
             Err(error) if !required => {
                 eprintln!("xtask: warning: {error:#}; the tests with them cannot run");
@@ -106,6 +113,32 @@ fn node_modules(dir: &Path, pins: &[PathBuf]) -> Result<()> {
             .args(["ci", "--silent", "--no-audit", "--no-fund", "--prefix"])
             .arg(dir),
     )
+}
+
+/// Unpacks the package. It is not installed: on the next boot it would take this host for its
+/// own.
+fn cloud_init(dir: &Path, _: &[PathBuf]) -> Result<()> {
+    if !shell::has("apt-get") || !shell::has("dpkg-deb") {
+        bail!("needs apt-get and dpkg-deb, which Debian and its kin have");
+    }
+    // Its user for downloads may not write here.
+    let mut download = Command::new("apt-get");
+    download
+        .args(["--quiet=2", "--option", "APT::Sandbox::User=root"])
+        .args(["download", "cloud-init"])
+        .current_dir(dir);
+    shell::run(&mut download).context("perhaps it helps to run: apt-get update")?;
+    let package = fs::read_dir(dir)?
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .find(|path| path.extension() == Some(OsStr::new("deb")))
+        .context("apt-get downloaded no package")?;
+    shell::run(
+        Command::new("dpkg-deb")
+            .arg("--extract")
+            .arg(&package)
+            .arg(dir),
+    )?;
+    remove(&package)
 }
 
 /// The pinned files, one after the other.

@@ -1,6 +1,17 @@
 //! What the service answers, as captures of the real one show it.
 
-use crate::{Request, tokens::Tokens};
+use crate::{Request, recording::Recording, tokens::Tokens};
+
+/// What the instance's metadata options say, and what its tree is.
+#[derive(Default)]
+pub struct Instance {
+    /// Instead of the tree that is written here.
+    pub recording: Option<Recording>,
+    /// `HttpTokens=required`
+    pub require_v2: bool,
+    /// `HttpEndpoint=disabled`
+    pub off: bool,
+}
 
 pub struct Answer {
     /// Code and reason phrase.
@@ -55,21 +66,34 @@ const CREDENTIALS: &str = r#"{
   "Expiration" : "2099-07-31T04:30:00Z"
 }"#;
 
+/// The one place where tokens are, written in no other way.
+const TOKEN_PATH: &str = "/latest/api/token";
+
 /// The answer to one request.
-pub fn answer(request: &Request, tokens: &Tokens, require_v2: bool) -> Answer {
-    if request.header("x-forwarded-for").next().is_some() {
+pub fn answer(request: &Request, tokens: &Tokens, instance: &Instance) -> Answer {
+    if instance.off {
         return empty("403 Forbidden");
     }
+    let methods = match request.path.as_str() {
+        TOKEN_PATH => "OPTIONS, PUT",
+        _ => "OPTIONS, GET, HEAD",
+    };
     match request.method.as_str() {
         "PUT" => put(request, tokens),
-        "GET" | "HEAD" => get(request, tokens, require_v2),
-        _ => not_allowed("OPTIONS, GET, HEAD"),
+        "OPTIONS" => allowing("200 OK", methods),
+        "GET" | "HEAD" if request.path != TOKEN_PATH => get(request, tokens, instance),
+        _ => allowing("405 Not Allowed", methods),
     }
+}
+
+/// Whether it came through a proxy, which the service never lets have a token.
+fn is_forwarded(request: &Request) -> bool {
+    request.header("x-forwarded-for").next().is_some()
 }
 
 fn put(request: &Request, tokens: &Tokens) -> Answer {
     const ASKED: &str = "x-aws-ec2-metadata-token-ttl-seconds";
-    if request.path != "/latest/api/token" {
+    if request.path != TOKEN_PATH || is_forwarded(request) {
         return empty("403 Forbidden");
     }
     let ttl = request.header(ASKED).next().unwrap_or_default();
@@ -85,20 +109,22 @@ fn put(request: &Request, tokens: &Tokens) -> Answer {
     }
 }
 
-fn get(request: &Request, tokens: &Tokens, require_v2: bool) -> Answer {
-    if request.path == "/latest/api/token" {
-        return not_allowed("OPTIONS, PUT");
-    }
+fn get(request: &Request, tokens: &Tokens, instance: &Instance) -> Answer {
     let mut given = request.header("x-aws-ec2-metadata-token").peekable();
     let v2 = given.peek().is_some();
+    if v2 && is_forwarded(request) {
+        return empty("403 Forbidden");
+    }
     // Some clients add the fresh token to the stale one instead of replacing it.
     let remaining = given.filter_map(|token| tokens.remaining(token)).max();
-    if remaining.is_none() && (v2 || require_v2) {
+    if remaining.is_none() && (v2 || instance.require_v2) {
         return empty("401 Unauthorized");
     }
-    let Some(mut answer) = document(&request.path) else {
-        return not_found();
+    let found = match &instance.recording {
+        Some(recording) => recording.find(&request.path),
+        None => document(&request.path),
     };
+    let mut answer = found.unwrap_or_else(not_found);
     if let Some(seconds) = remaining {
         answer.headers.insert(0, (TTL, seconds.to_string()));
     }
@@ -147,13 +173,19 @@ fn user_data() -> Answer {
     let all: Vec<u8> = (0..=u8::MAX).collect();
     let mut body = b"#!/bin/sh\r\n\r\nHTTP/1.1 200 OK\r\n\r\n".to_vec();
     body.extend(all.iter().cycle().take(16 * 1024 - body.len()));
+    octets(body)
+}
+
+/// As the service sends user data.
+pub fn octets(body: Vec<u8>) -> Answer {
     let mut answer = text("");
     answer.headers[0].1 = "application/octet-stream".to_owned();
     answer.headers[3].1 = body.len().to_string();
     Answer { body, ..answer }
 }
 
-fn text(body: &str) -> Answer {
+/// As the service sends everything else.
+pub fn text(body: &str) -> Answer {
     Answer {
         status: "200 OK",
         headers: vec![
@@ -192,9 +224,9 @@ fn empty(status: &'static str) -> Answer {
     }
 }
 
-fn not_allowed(allow: &str) -> Answer {
-    let mut answer = empty("405 Not Allowed");
-    answer.headers.insert(0, ("Allow", allow.to_owned()));
+fn allowing(status: &'static str, methods: &str) -> Answer {
+    let mut answer = empty(status);
+    answer.headers.insert(0, ("Allow", methods.to_owned()));
     answer
 }
 

@@ -5,11 +5,13 @@
 //! where that is known, and stays the same from one request to the next (its `Date` too).
 //!
 //! `upstream --log FILE --listen ADDRESS… [--hang] [--delay-ms N] [--http10] [--keep-alive]
-//! [--require-v2]` prints `listening` once it does. `FILE` gets one JSON line for each
+//! [--require-v2] [--off] [--recording FILE]` prints `listening at ADDRESS…` once it does. `FILE` gets one JSON line for each
 //! request, before it is answered: `{"peer": "IP:PORT", "connection": 1, "head": "…"}`, where
-//! each byte of the head is the character of the same number.
+//! each byte of the head is the character of the same number. A recording is a tree of documents
+//! instead of the small one that it has by itself.
 
 mod answers;
+mod recording;
 mod tokens;
 
 use std::{
@@ -26,7 +28,11 @@ use std::{
 
 use serde_json::json;
 
-use crate::{answers::Answer, tokens::Tokens};
+use crate::{
+    answers::{Answer, Instance},
+    recording::Recording,
+    tokens::Tokens,
+};
 
 struct Upstream {
     log: Mutex<File>,
@@ -37,13 +43,14 @@ struct Upstream {
     delay: Duration,
     http10: bool,
     keep_alive: bool,
-    require_v2: bool,
+    instance: Instance,
 }
 
 /// A request's first line and headers.
 struct Request {
     method: String,
     path: String,
+    version: String,
     headers: Vec<(String, String)>,
 }
 
@@ -56,9 +63,9 @@ fn main() {
         delay: Duration::ZERO,
         http10: false,
         keep_alive: false,
-        require_v2: false,
+        instance: Instance::default(),
     };
-    let mut listeners = Vec::new();
+    let mut listeners: Vec<TcpListener> = Vec::new();
     let mut args = std::env::args().skip(1);
     while let Some(option) = args.next() {
         let mut value = || {
@@ -75,11 +82,16 @@ fn main() {
             "--delay-ms" => upstream.delay = Duration::from_millis(value().parse().unwrap()),
             "--http10" => upstream.http10 = true,
             "--keep-alive" => upstream.keep_alive = true,
-            "--require-v2" => upstream.require_v2 = true,
+            "--require-v2" => upstream.instance.require_v2 = true,
+            "--off" => upstream.instance.off = true,
+            "--recording" => upstream.instance.recording = Some(Recording::read(&value())),
             _ => panic!("unknown option {option}"),
         }
     }
-    println!("listening");
+    let at = listeners
+        .iter()
+        .map(|listener| listener.local_addr().unwrap().to_string());
+    println!("listening at {}", at.collect::<Vec<_>>().join(" "));
     let upstream = Arc::new(upstream);
     let accepting: Vec<_> = listeners
         .into_iter()
@@ -121,7 +133,7 @@ impl Upstream {
                 return Ok(());
             }
             thread::sleep(self.delay);
-            let answer = answers::answer(&request, &self.tokens, self.require_v2);
+            let answer = answers::answer(&request, &self.tokens, &self.instance);
             self.send(&mut stream, &request, &answer)?;
             if !self.keep_alive {
                 break;
@@ -131,7 +143,8 @@ impl Upstream {
     }
 
     fn send(&self, stream: &mut TcpStream, request: &Request, answer: &Answer) -> io::Result<()> {
-        let version = if self.http10 { "1.0" } else { "1.1" };
+        let http10 = self.http10 || request.version == "HTTP/1.0";
+        let version = if http10 { "1.0" } else { "1.1" };
         let connection = if self.keep_alive {
             "keep-alive"
         } else {
@@ -162,9 +175,12 @@ impl Request {
             .unwrap_or_default()
             .split(' ')
             .map(str::to_owned);
+        let method = first.next().unwrap_or_default();
+        let target = first.next().unwrap_or_default();
         Self {
-            method: first.next().unwrap_or_default(),
-            path: first.next().unwrap_or_default(),
+            method,
+            path: target.split('?').next().unwrap_or_default().to_owned(),
+            version: first.next().unwrap_or_default(),
             headers: lines
                 .filter_map(|line| line.split_once(':'))
                 .map(|(name, value)| (name.to_ascii_lowercase(), value.trim().to_owned()))

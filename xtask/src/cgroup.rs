@@ -1,4 +1,4 @@
-//! A cgroup of the demo's own.
+//! A cgroup made for a chore.
 
 use std::{
     fs,
@@ -17,15 +17,15 @@ pub struct Cgroup {
 }
 
 impl Cgroup {
-    /// Makes `spotsim-demo-PID` at the top of the cgroup v2 hierarchy.
-    pub fn create() -> Result<Self> {
+    /// Makes `spotsim-CHORE-PID` at the top of the cgroup v2 hierarchy.
+    pub fn create(chore: &str) -> Result<Self> {
         let mountinfo = fs::read_to_string("/proc/self/mountinfo")
             .context("cannot read /proc/self/mountinfo")?;
         let mount = cgroup2_mount(&mountinfo).context(
             "no cgroup v2 is mounted here: \
              run `mount -t cgroup2 none DIRECTORY`, or boot with systemd.unified_cgroup_hierarchy=1",
         )?;
-        let dir = Path::new(mount).join(format!("spotsim-demo-{}", process::id()));
+        let dir = Path::new(mount).join(format!("spotsim-{chore}-{}", process::id()));
         fs::create_dir(&dir)
             .with_context(|| format!("cannot make the cgroup {}", dir.display()))?;
         Ok(Self {

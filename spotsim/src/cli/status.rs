@@ -1,0 +1,95 @@
+//! `spotsim status`: what a running one announces.
+
+use anyhow::Result;
+use clap::Args;
+use jiff::Timestamp;
+
+use super::{
+    Exit,
+    list::serves,
+    options::Which,
+    print, runtime,
+    table::{brief, countdown, plain, table, time},
+};
+use crate::control;
+
+#[derive(Args)]
+pub struct Status {
+    /// As JSON
+    #[arg(long)]
+    json: bool,
+
+    #[command(flatten)]
+    which: Which,
+}
+
+impl Status {
+    pub fn run(self) -> Result<Exit> {
+        let Self { json, which } = self;
+        let client = which.find()?;
+        let status = runtime()?.block_on(client.status())?;
+        print(if json {
+            format!("{}\n", serde_json::to_string(&status)?)
+        } else {
+            text(&status, Timestamp::now())
+        })?;
+        Ok(Exit::Done)
+    }
+}
+
+fn text(status: &control::Status, now: Timestamp) -> String {
+    let control::Status {
+        id,
+        verb,
+        pid,
+        version,
+        started,
+        upstream,
+        held,
+        steps,
+        deadline,
+        counts,
+        ..
+    } = status;
+    let mut text = format!(
+        "{}: {verb}, pid {pid}, spotsim {}, since {}\n",
+        plain(id),
+        plain(version),
+        time(*started)
+    );
+    text += &format!("serves     {}\n", serves(&status.serves));
+    text += &format!("upstream   {}\n", plain(upstream));
+    text += &format!(
+        "requests   {}: {} faked, {} passed, {} unanswered; {} connects missed\n",
+        counts.requests, counts.faked, counts.passed, counts.unanswered, counts.missed_connects
+    );
+    if *held {
+        return text + "announced  nothing: it is held until `spotsim trigger`\n";
+    }
+    if let Some(deadline) = deadline {
+        text += &format!(
+            "deadline   {}, {}\n",
+            time(*deadline),
+            countdown(*deadline, now)
+        );
+    }
+    let visible = status.visible(now);
+    let is_now = |step: &control::Change| {
+        visible
+            .iter()
+            .any(|item| item.path == step.path && item.since == step.at)
+    };
+    let rows: Vec<_> = steps
+        .iter()
+        .map(|step| {
+            let value = step.value.as_deref().unwrap_or("(taken back)");
+            let when = match (step.at > now, is_now(step)) {
+                (true, _) => countdown(step.at, now),
+                (false, true) => "now".to_owned(),
+                (false, false) => "over".to_owned(),
+            };
+            [when, time(step.at), plain(&step.path), brief(value)]
+        })
+        .collect();
+    text + "\n" + &table(["WHEN", "TIME", "PATH", "VALUE"], &rows)
+}

@@ -1,0 +1,286 @@
+//! The serving end: what a running spotsim does when it is asked.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use anyhow::{Context as _, Result};
+use hyper::StatusCode;
+use jiff::Timestamp;
+use log::info;
+use tokio::{net::UnixListener, sync::watch, task::JoinSet};
+
+use super::{Change, Claim, Id, Reason, Refusal, Serves, Status, Verb, server};
+use crate::{
+    journal::Feed,
+    responder::Responder,
+    timeline::{Plan, Timeline},
+};
+
+/// A running spotsim that can be controlled, if it has claimed an ID. When this is dropped, its
+/// socket is removed.
+pub struct Session {
+    claim: Option<Claim>,
+    subject: Arc<Subject>,
+    server: JoinSet<()>,
+}
+
+/// What is controlled.
+pub struct Subject {
+    id: Id,
+    verb: Verb,
+    started: Timestamp,
+    served: Served,
+    responder: Arc<Responder>,
+    feed: Feed,
+    /// Those of the timeline that was asked for last: they take long to find, and never change.
+    steps: Mutex<(Timeline, Vec<Change>)>,
+    phase: watch::Sender<Phase>,
+}
+
+/// Whom it serves, as it goes on.
+pub enum Served {
+    /// The paths of cgroups, which may become fewer.
+    Targets(watch::Receiver<Vec<String>>),
+    /// An address.
+    Listen(String),
+}
+
+/// How far it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    Running,
+    /// Somebody asked it to detach.
+    Detaching,
+    Ended(Reason),
+}
+
+impl Session {
+    /// Answers on the claimed socket from now on. Must be called in a tokio runtime.
+    pub fn start(
+        claim: Option<Claim>,
+        verb: Verb,
+        served: Served,
+        responder: Arc<Responder>,
+        feed: Feed,
+    ) -> Result<Self> {
+        let id = match &claim {
+            Some(claim) => claim.id().clone(),
+            None => Id::of_this_process(),
+        };
+        let subject = Subject::new(id, verb, served, responder, feed);
+        let mut session = Self {
+            subject: Arc::new(subject),
+            claim,
+            server: JoinSet::new(),
+        };
+        let Self {
+            claim,
+            subject,
+            server,
+        } = &mut session;
+        if let Some(listener) = claim.as_mut().and_then(Claim::take_listener) {
+            let listener =
+                UnixListener::from_std(listener).context("cannot serve the control socket")?;
+            server.spawn(server::serve(listener, Arc::clone(subject)));
+        }
+        Ok(session)
+    }
+
+    /// Waits until somebody asks it to detach. The one who asks is answered when
+    /// [`Session::end`] is called.
+    pub async fn asked_to_detach(&self) {
+        let Self { subject, .. } = self;
+        let mut phase = subject.phase.subscribe();
+        // It cannot fail: we hold the other end.
+        let _ = phase.wait_for(|phase| *phase == Phase::Detaching).await;
+    }
+
+    /// Removes the socket, tells everybody that it has ended, and lets the last answers be
+    /// read, for a moment.
+    pub async fn end(self, reason: Reason) {
+        let Self {
+            claim,
+            subject,
+            mut server,
+        } = self;
+        // First of all: who is told that it has ended must not find it any more.
+        drop(claim);
+        subject.phase.send_replace(Phase::Ended(reason));
+        // Whatever became of it: what follows has to be done in any case.
+        while server.join_next().await.is_some() {}
+    }
+}
+
+impl Subject {
+    /// Nothing is asked of it yet.
+    pub fn new(id: Id, verb: Verb, served: Served, responder: Arc<Responder>, feed: Feed) -> Self {
+        Self {
+            id,
+            verb,
+            started: Timestamp::now(),
+            served,
+            responder,
+            feed,
+            steps: Mutex::new((Timeline::nothing(Timestamp::now()), Vec::new())),
+            phase: watch::Sender::new(Phase::Running),
+        }
+    }
+
+    /// How far it is, to be watched.
+    pub fn phase(&self) -> watch::Receiver<Phase> {
+        self.phase.subscribe()
+    }
+
+    /// What happens.
+    pub fn feed(&self) -> &Feed {
+        &self.feed
+    }
+
+    /// What shows the timeline.
+    pub fn responder(&self) -> &Responder {
+        &self.responder
+    }
+
+    /// Waits until there are fewer targets; for ever if that cannot be.
+    pub async fn targets_changed(targets: &mut Option<watch::Receiver<Vec<String>>>) {
+        if let Some(changes) = targets
+            && changes.changed().await.is_ok()
+        {
+            return;
+        }
+        std::future::pending().await
+    }
+
+    /// The targets, if there are any, to be watched.
+    pub fn targets(&self) -> Option<watch::Receiver<Vec<String>>> {
+        match &self.served {
+            Served::Targets(targets) => Some(targets.clone()),
+            Served::Listen(_) => None,
+        }
+    }
+
+    /// How it is now.
+    pub fn status(&self) -> Status {
+        self.status_with(&self.responder.timeline(), Timestamp::now())
+    }
+
+    fn status_with(&self, timeline: &Timeline, now: Timestamp) -> Status {
+        let Self {
+            id,
+            verb,
+            started,
+            served,
+            responder,
+            feed,
+            steps: _,
+            phase: _,
+        } = self;
+        let steps = self.steps(timeline);
+        Status {
+            id: id.to_string(),
+            verb: *verb,
+            pid: std::process::id(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            started: *started,
+            serves: match served {
+                Served::Targets(targets) => Serves::Targets(targets.borrow().clone()),
+                Served::Listen(address) => Serves::Listen(address.clone()),
+            },
+            upstream: responder.upstream().to_string(),
+            held: timeline.is_empty(),
+            timeline: timeline.to_string(),
+            announced: timeline.visible(now).into_iter().map(Into::into).collect(),
+            next: steps.iter().map(|step| step.at).find(|at| *at > now),
+            steps,
+            deadline: timeline.notice().map(|notice| notice.deadline),
+            counts: feed.counts(),
+        }
+    }
+
+    fn steps(&self, timeline: &Timeline) -> Vec<Change> {
+        let Self { steps, .. } = self;
+        let known = || steps.lock().unwrap_or_else(PoisonError::into_inner);
+        if let (known, steps) = &*known()
+            && known == timeline
+        {
+            return steps.clone();
+        }
+        let steps = timeline.steps().into_iter();
+        let steps: Vec<_> = steps.map(Change::briefly).collect();
+        *known() = (timeline.clone(), steps.clone());
+        steps
+    }
+
+    /// Announces a plan instead of what is announced: when this returns, every later request
+    /// sees it.
+    pub fn trigger(&self, plan: &Plan) -> Result<Status, Refusal> {
+        let Self {
+            responder, phase, ..
+        } = self;
+        // Held until it is shown: nothing is shown by one who is told that it is too late.
+        let phase = phase.borrow();
+        running(*phase)?;
+        let now = Timestamp::now();
+        let timeline = plan.arm(now).map_err(|invalid| {
+            Refusal::new(StatusCode::BAD_REQUEST, format!("the plan: {invalid}"))
+        })?;
+        info!("control: {timeline}");
+        let status = self.status_with(&timeline, now);
+        responder.show(timeline);
+        Ok(status)
+    }
+
+    /// Withdraws everything.
+    pub fn cancel(&self) -> Result<Status, Refusal> {
+        self.trigger(&Plan::default())
+    }
+
+    /// Asks for the end, and waits for it.
+    pub async fn detach(&self) -> Result<Status, Refusal> {
+        let Self { phase, .. } = self;
+        let mut refused = Ok(());
+        phase.send_if_modified(|phase| {
+            refused = running(*phase);
+            if refused.is_ok() {
+                info!("control: asked to detach");
+                *phase = Phase::Detaching;
+            }
+            refused.is_ok()
+        });
+        refused?;
+        let mut phase = phase.subscribe();
+        // It cannot fail: we hold the other end.
+        let _ = phase
+            .wait_for(|phase| matches!(phase, Phase::Ended(_)))
+            .await;
+        Ok(self.status())
+    }
+}
+
+fn running(phase: Phase) -> Result<(), Refusal> {
+    let conflict = |error: &str| Err(Refusal::new(StatusCode::CONFLICT, error));
+    match phase {
+        Phase::Running => Ok(()),
+        Phase::Detaching => conflict("it is being detached"),
+        Phase::Ended(_) => conflict("it has ended"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::responder::Upstream;
+
+    fn session() -> Session {
+        let timeline = Timeline::nothing(Timestamp::now());
+        let responder = Arc::new(Responder::new(timeline, Upstream::Nothing));
+        let served = Served::Listen("127.0.0.1:1".to_owned());
+        Session::start(None, Verb::Serve, served, responder, Feed::default()).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_bug_in_the_control_server_does_not_keep_it_from_ending() {
+        let mut session = session();
+        session.server.spawn(async { panic!("on purpose") });
+        session.end(Reason::Stopped).await;
+    }
+}

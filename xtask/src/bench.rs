@@ -30,13 +30,7 @@ pub fn run(args: &Args) -> Result<()> {
         return Ok(());
     }
     build_ebpf::prepare()?;
-    shell::run(&mut shell::cargo([
-        "build",
-        "--release",
-        "--locked",
-        "--package",
-        "spotsim",
-    ]))?;
+    build_ebpf::release()?;
     let target = workspace::target_dir()?;
     let mut inside = privileged("unshare");
     inside

@@ -31,6 +31,17 @@ pub fn run(args: &Args) -> Result<()> {
     shell::run(cargo.env("CARGO_TERM_QUIET", "true"))
 }
 
+/// Builds spotsim as it is released. What the kernel half needs must be there.
+pub fn release() -> Result<()> {
+    shell::run(&mut shell::cargo([
+        "build",
+        "--release",
+        "--locked",
+        "--package",
+        "spotsim",
+    ]))
+}
+
 /// Makes sure of what the kernel half needs. Every build of spotsim then compiles it along the
 /// way; the other verbs leave it to theirs, because one by itself selects other features of
 /// the build script's dependencies, and so would compile it once more.

@@ -41,13 +41,7 @@ pub fn run(args: &Args) -> Result<()> {
         }
     }
     build_ebpf::prepare()?;
-    shell::run(&mut shell::cargo([
-        "build",
-        "--release",
-        "--locked",
-        "--package",
-        "spotsim",
-    ]))?;
+    build_ebpf::release()?;
     println!();
     let mut inside = privileged("unshare");
     inside

@@ -35,13 +35,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     let target_dir = workspace::target_dir()?;
     let clients_dir = target_dir.join("clients");
     clients::install(&clients_dir, all_must_run)?;
-    shell::run(&mut shell::cargo([
-        "build",
-        "--release",
-        "--locked",
-        "--package",
-        "spotsim",
-    ]))?;
+    build_ebpf::release()?;
     if !unistd::geteuid().is_root() {
         println!(
             "The tests that need the kernel are skipped without root. \

@@ -18,7 +18,7 @@ use hyper_util::rt::TokioIo;
 use log::debug;
 use tokio::{net::TcpStream, time::timeout};
 
-use super::{PUBLIC_KEYS, is_name, key_entry};
+use super::{PUBLIC_KEYS, ROLES, is_name, key_entry};
 use crate::document;
 
 /// For all requests together.
@@ -43,9 +43,6 @@ static TOKEN_TTL: HeaderName = HeaderName::from_static("x-aws-ec2-metadata-token
 
 /// Every IMDS has it.
 const ROOT: &str = "meta-data";
-
-/// The role's name is told, its credentials are not asked for.
-const ROLES: &str = "meta-data/iam/security-credentials";
 
 /// Where a real instance has what opens something or proves something: whoever has it can pass
 /// for the instance. [`is_secret`] is the rule.

@@ -7,7 +7,7 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use jiff::Timestamp;
 use serde_json::json;
 
-use super::{Instance, PUBLIC_KEYS, USER_DATA, Value, pretty, seconds};
+use super::{Instance, PUBLIC_KEYS, ROLES, USER_DATA, Value, pretty, seconds};
 
 /// What the leaves of the tree are derived from. No two of them can contradict each other.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,8 +55,6 @@ const MADE_UP_USER_DATA: &str = "#cloud-config\n# spotsim made up this user data
 const ACCELERATOR: &str = "eia-0123456789abcdef0123456789abcdef";
 const ACCELERATOR_PATH: &str =
     "elastic-inference/associations/eia-0123456789abcdef0123456789abcdef";
-
-const ROLES: &str = "meta-data/iam/security-credentials";
 
 impl Default for Facts {
     fn default() -> Self {

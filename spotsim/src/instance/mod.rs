@@ -24,6 +24,9 @@ const PUBLIC_KEYS: &str = "meta-data/public-keys";
 
 const USER_DATA: &str = "user-data";
 
+/// Below it are the roles, each with its credentials.
+const ROLES: &str = "meta-data/iam/security-credentials";
+
 /// Everything that IMDS says of an instance, by its place under the version: `user-data`,
 /// `meta-data/placement/region`, `dynamic/instance-identity/document`.
 #[derive(Clone, Debug, PartialEq, Eq)]

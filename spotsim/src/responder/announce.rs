@@ -33,13 +33,15 @@ pub enum Besides {
 }
 
 impl Announced {
-    /// Other methods than GET and HEAD are the upstream's to refuse.
-    pub fn find(method: &Method, path: &str, visible: &[Item]) -> Option<Self> {
+    /// Other methods than GET and HEAD are the upstream's to refuse. What is `visible` is asked
+    /// for only where something can be announced.
+    pub fn find(method: &Method, path: &str, visible: impl FnOnce() -> Vec<Item>) -> Option<Self> {
         if !matches!(*method, Method::GET | Method::HEAD) {
             return None;
         }
         let resource = Resource::parse(path);
         let place = resource.place()?;
+        let visible = visible();
         if let Some(item) = visible.iter().find(|item| item.path == place) {
             let item = item.clone();
             return Some(match item.theirs {
@@ -160,7 +162,7 @@ mod tests {
             "spot/termination-time",
         ]
         .map(item);
-        Announced::find(&Method::GET, path, &visible)
+        Announced::find(&Method::GET, path, || visible.to_vec())
     }
 
     fn names(of: &[&str]) -> BTreeSet<String> {
@@ -188,7 +190,10 @@ mod tests {
         }
         let visible = [item("spot/instance-action")];
         let path = "/latest/meta-data/spot/instance-action";
-        assert_eq!(Announced::find(&Method::PUT, path, &visible), None);
+        assert_eq!(
+            Announced::find(&Method::PUT, path, || visible.to_vec()),
+            None
+        );
     }
 
     #[test]

@@ -133,17 +133,23 @@ impl Responder {
         Ok(Response::from_parts(head, body.to_bytes()))
     }
 
+    /// What is announced now, but for what a real interruption stands for.
+    fn visible(&self) -> Vec<Item> {
+        let mut visible = self.timeline().visible(Timestamp::now());
+        if self.real_interruption.load(Ordering::Relaxed) {
+            visible.retain(|item| item.theirs != Theirs::Preferred);
+        }
+        visible
+    }
+
     /// What `real` answers, with what is announced.
     async fn combine<B>(
         &self,
         mut request: Request<B>,
         real: impl AsyncFnOnce(Request<B>) -> Result<Response<Body>, NoAnswer>,
     ) -> Result<(Response<Body>, bool), NoAnswer> {
-        let mut visible = self.timeline().visible(Timestamp::now());
-        if self.real_interruption.load(Ordering::Relaxed) {
-            visible.retain(|item| item.theirs != Theirs::Preferred);
-        }
-        let announced = Announced::find(request.method(), request.uri().path(), &visible);
+        let path = request.uri().path();
+        let announced = Announced::find(request.method(), path, || self.visible());
         if announced.is_some() {
             let headers = request.headers_mut();
             for header in &OF_THEIRS_ALONE {

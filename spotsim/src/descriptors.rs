@@ -4,7 +4,11 @@
 //! of the kernel half must go before the listeners that they lead to, so the upper half of the
 //! table is theirs alone.
 
-use std::{os::fd::RawFd, sync::OnceLock};
+use std::{
+    io,
+    os::fd::{AsFd, AsRawFd as _, RawFd},
+    sync::OnceLock,
+};
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
@@ -28,8 +32,25 @@ pub fn links_from() -> RawFd {
     })
 }
 
-/// How many connections one listener may have at a time, each of which may need a second one to
-/// the upstream: at most 2,048, and fewer where descriptors are few.
+/// How many connections all listeners together may have at a time. With a second one each, to the
+/// upstream, they take half of what links leave; the other half is for listeners.
 pub fn connections() -> usize {
-    (links_from() as usize / 8).clamp(16, 2_048)
+    (links_from() as usize / 4).max(16)
+}
+
+/// Makes sure that a listener's descriptor lies below those of links.
+///
+/// # Errors
+///
+/// `ErrorKind::QuotaExceeded` if none was left there.
+pub fn below_links(listener: &impl AsFd) -> io::Result<()> {
+    let floor = links_from();
+    if listener.as_fd().as_raw_fd() < floor {
+        return Ok(());
+    }
+    let error = format!(
+        "the {floor} file descriptors for listeners and connections are used up; raise the limit \
+         of open files (`ulimit -Hn`, LimitNOFILE=)"
+    );
+    Err(io::Error::new(io::ErrorKind::QuotaExceeded, error))
 }

@@ -10,9 +10,12 @@ use nix::sys::utsname::uname;
 use crate::{
     ec2,
     intercept::{self, Probe},
-    netns::{self, Namespace},
+    netns::{self, CgroupNamespace, Namespace},
     sock_diag,
-    target::cgroup2_mount,
+    target::{
+        cgroup2_mount,
+        cri::{Runtime, RuntimeError},
+    },
 };
 
 /// The oldest kernel: before it, one use of the v1 controllers `net_cls` or `net_prio` made
@@ -20,9 +23,8 @@ use crate::{
 /// a namespace had no cookie (`SO_NETNS_COOKIE`).
 const OLDEST_KERNEL: Version = Version(5, 15);
 
-/// The inode numbers of a machine's first cgroup, user and pid namespaces
+/// The inode numbers of a machine's first user and pid namespaces
 /// (`include/uapi/linux/nsfs.h`).
-const FIRST_CGROUP_NAMESPACE: &str = "cgroup:[4026531835]";
 const FIRST_USER_NAMESPACE: &str = "user:[4026531837]";
 const FIRST_PID_NAMESPACE: &str = "pid:[4026531836]";
 
@@ -102,11 +104,20 @@ impl Check {
 
 /// Refuses a host that cannot intercept, as far as a few small files in `/proc` tell (well
 /// under a millisecond).
+///
+/// Who makes a cgroup of its own and intercepts that needs no more than this.
 pub fn preflight() -> Result<(), Refusal> {
-    let reasons: Vec<_> = [capabilities(), kernel(), cgroup_mount()]
-        .into_iter()
-        .filter(|check| check.outcome == Outcome::Fail)
-        .collect();
+    refuse([capabilities(), kernel(), cgroup_mount()])
+}
+
+/// As [`preflight`], for one who intercepts what others run: their cgroups need a path.
+pub fn preflight_for_others() -> Result<(), Refusal> {
+    refuse([capabilities(), kernel(), cgroup_namespace(), cgroup_mount()])
+}
+
+fn refuse(checks: impl IntoIterator<Item = Check>) -> Result<(), Refusal> {
+    let failed = |check: &Check| check.outcome == Outcome::Fail;
+    let reasons: Vec<_> = checks.into_iter().filter(failed).collect();
     if reasons.is_empty() {
         Ok(())
     } else {
@@ -114,8 +125,8 @@ pub fn preflight() -> Result<(), Refusal> {
     }
 }
 
-/// Looks at everything that an interception needs.
-pub fn checks() -> Vec<Check> {
+/// Looks at everything that an interception needs. The container runtime was asked already.
+pub fn checks(asked: Result<Runtime, RuntimeError>) -> Vec<Check> {
     let mut checks = vec![capabilities(), kernel(), cgroup_mount(), cgroup_namespace()];
     checks.extend(programs());
     checks.extend([
@@ -125,6 +136,7 @@ pub fn checks() -> Vec<Check> {
         network_namespaces(),
         namespace_cookie(),
         destroy(),
+        judge_runtime(asked.as_ref().map(Runtime::name)),
         upstream(),
     ]);
     checks
@@ -265,8 +277,9 @@ fn cgroup_mount() -> Check {
             return Check::fail(
                 NAME,
                 "the cgroup v2 hierarchy is not mounted here, or only a part of it",
-                "boot with systemd.unified_cgroup_hierarchy=1; in a container, mount the host's \
-                 /sys/fs/cgroup and share its cgroup namespace",
+                "boot with systemd.unified_cgroup_hierarchy=1; in a container, share the host's \
+                 processes (hostPID: true) and mount its /sys/fs/cgroup, at any place and \
+                 read-only if you like",
             );
         }
         Err(error) => {
@@ -292,21 +305,25 @@ fn is_hybrid(cgroups: &str) -> bool {
 }
 
 fn cgroup_namespace() -> Check {
+    // On a thread of its own: to look changes nothing.
+    let entered = netns::on_thread(netns::enter_hosts_cgroup_namespace);
+    judge_cgroup_namespace(entered.flatten())
+}
+
+fn judge_cgroup_namespace(entered: io::Result<CgroupNamespace>) -> Check {
     const NAME: &str = "cgroup namespace";
-    match fs::read_link("/proc/self/ns/cgroup") {
-        Ok(link) if link.as_os_str() == FIRST_CGROUP_NAMESPACE => Check::ok(NAME, "the host's"),
-        Ok(link) => Check::warn(
+    match entered {
+        Ok(CgroupNamespace::First) => Check::ok(NAME, "the host's"),
+        Ok(CgroupNamespace::Nested) => Check::warn(
             NAME,
-            format!(
-                "{}, not the host's: cgroups outside it have no path here",
-                link.display()
-            ),
-            "share the host's (docker run --cgroupns=host)",
+            "not the machine's first: cgroups outside it have no path here",
+            SHARE_PROCESSES,
         ),
-        Err(error) => Check::warn(
+        Err(error) => Check::fail(
             NAME,
-            format!("cannot tell whether it is the host's: {error}"),
-            "mount /proc",
+            format!("that of a container; the host's cannot be entered: {error}"),
+            "see capabilities; with all of them, AppArmor, SELinux or seccomp forbids it: use \
+             `privileged: true` or an unconfined profile",
         ),
     }
 }
@@ -380,6 +397,11 @@ fn jit() -> Check {
     }
 }
 
+/// What shows the host's processes, and by its process 1 the way to its cgroup namespace.
+const SHARE_PROCESSES: &str = "in a container, share the host's processes (hostPID: true, docker \
+                               run --pid=host); a node that is a container itself (kind) has no \
+                               more than this";
+
 fn processes() -> Check {
     const NAME: &str = "processes";
     match fs::read_link("/proc/self/ns/pid") {
@@ -387,10 +409,10 @@ fn processes() -> Check {
         Ok(link) => Check::warn(
             NAME,
             format!(
-                "{}, not the host's: processes outside it are not seen",
+                "{}, not the host's: what runs outside it is not seen, and cannot be a target",
                 link.display()
             ),
-            "share the host's (hostPID: true, docker run --pid=host)",
+            SHARE_PROCESSES,
         ),
         Err(error) => Check::warn(
             NAME,
@@ -437,6 +459,30 @@ fn judge_destroy(supported: io::Result<bool>) -> Check {
         Ok(true) => Check::ok(NAME, "the kernel can cut them (sock_diag destroy)"),
         Ok(false) => Check::warn(NAME, format!("{LIMIT}: no sock_diag destroy"), REMEDY),
         Err(error) => Check::warn(NAME, format!("{LIMIT}: sock_diag: {error}"), REMEDY),
+    }
+}
+
+/// Judges the answer of the container runtime: what it calls itself. None is needed for an
+/// interception as such.
+fn judge_runtime(asked: Result<&str, &RuntimeError>) -> Check {
+    const NAME: &str = "container runtime";
+    const WITHOUT: &str = "pods cannot be chosen by name or label";
+    let absent = |error: &RuntimeError| match error {
+        RuntimeError::Absent { socket } => Some(socket.display().to_string()),
+        _ => None,
+    };
+    match asked {
+        Ok(name) => Check::ok(NAME, name),
+        Err(RuntimeError::NoneFound(tried)) if tried.iter().all(|one| absent(one).is_some()) => {
+            // Most machines have none, and miss nothing.
+            let places: Vec<_> = tried.iter().filter_map(absent).collect();
+            Check::ok(NAME, format!("none at {}: {WITHOUT}", places.join(", ")))
+        }
+        Err(error) => Check::warn(
+            NAME,
+            format!("{WITHOUT}: {error}"),
+            "run it as root; if the runtime does not run, start it",
+        ),
     }
 }
 
@@ -553,6 +599,48 @@ mod tests {
         assert_eq!(judge_destroy(Ok(false)).outcome, Outcome::Warn);
         let error = io::Error::from_raw_os_error(libc::EPERM);
         assert_eq!(judge_destroy(Err(error)).outcome, Outcome::Warn);
+    }
+
+    #[test]
+    fn a_cgroup_namespace_that_cannot_be_left_is_a_failure() {
+        use CgroupNamespace::{First, Nested};
+        assert_eq!(judge_cgroup_namespace(Ok(First)).outcome, Outcome::Ok);
+        let nested = judge_cgroup_namespace(Ok(Nested));
+        assert_eq!(nested.outcome, Outcome::Warn);
+        assert!(nested.remedy.unwrap().contains("hostPID: true"));
+        let error = io::Error::from_raw_os_error(libc::EACCES);
+        let failed = judge_cgroup_namespace(Err(error));
+        assert_eq!(failed.outcome, Outcome::Fail);
+        assert!(failed.detail.contains("Permission denied"), "{failed:?}");
+    }
+
+    #[test]
+    fn no_runtime_is_no_failure() {
+        let absent = |path: &str| RuntimeError::Absent {
+            socket: path.into(),
+        };
+        let none = RuntimeError::NoneFound(vec![absent("/a"), absent("/b")]);
+        let none = judge_runtime(Err(&none));
+        assert_eq!(none.outcome, Outcome::Ok);
+        let expected = "none at /a, /b: pods cannot be chosen by name or label";
+        assert_eq!(none.detail, expected);
+
+        let denied = RuntimeError::Denied {
+            socket: "/b".into(),
+        };
+        let denied = RuntimeError::NoneFound(vec![absent("/a"), denied]);
+        let denied = judge_runtime(Err(&denied));
+        assert_eq!(denied.outcome, Outcome::Warn);
+        let expected = "pods cannot be chosen by name or label: no container runtime found: tried \
+                        /a (there is no such socket), /b (permission denied)";
+        assert!(denied.detail.starts_with(expected), "{}", denied.detail);
+
+        // One that was named is expected to be there.
+        assert_eq!(judge_runtime(Err(&absent("/a"))).outcome, Outcome::Warn);
+
+        let there = judge_runtime(Ok("containerd 1.6.20 at /c"));
+        assert_eq!(there.outcome, Outcome::Ok);
+        assert_eq!(there.detail, "containerd 1.6.20 at /c");
     }
 
     #[test]

@@ -49,7 +49,7 @@ pub fn shown(path: &Path) -> String {
 }
 
 /// A text without what a terminal would act on or not show.
-fn printable(text: &str) -> String {
+pub(crate) fn printable(text: &str) -> String {
     let mut printable = String::with_capacity(text.len());
     for letter in text.chars() {
         match letter {

@@ -24,7 +24,7 @@ use crate::{
     netns::{self, Namespace},
     responder::{Place, Responder, serve},
     sock_diag::{Cut, SockDiag},
-    target::{Cgroup, Watch},
+    target::{Follower, Target, Watch},
 };
 
 mod sockets;
@@ -49,8 +49,12 @@ const MOST_REMEMBERED: usize = 4_096;
 
 /// What is to be intercepted, and how.
 pub struct Config {
-    /// At least one.
-    pub targets: Vec<Cgroup>,
+    /// At least one, unless some may come later.
+    pub targets: Vec<Target>,
+    /// Whether to go on if some of them cannot be attached to, but not all.
+    pub some_suffice: bool,
+    /// Tells which targets there are later.
+    pub follower: Option<Follower>,
     /// A namespace that the targets' processes will be in, though none is yet.
     pub namespace: Option<Namespace>,
     /// What they are shown.
@@ -65,9 +69,12 @@ pub struct Config {
 /// requests that are under way be answered.
 pub struct Interception {
     // Dropped in this order: nobody may be redirected to a listener that is gone.
-    targets: Vec<Target>,
-    /// The paths of their cgroups.
-    names: watch::Sender<Vec<String>>,
+    attached: Vec<Attached>,
+    /// Those that are attached, or are to be as soon as that is possible.
+    wanted: Vec<Target>,
+    follower: Option<Follower>,
+    /// Those that are attached.
+    targets: watch::Sender<Vec<Target>>,
     programs: Programs,
     places: HashMap<netns::Id, Serving>,
     responder: Arc<Responder>,
@@ -79,11 +86,13 @@ pub struct Interception {
     missed: HashSet<(u64, u16)>,
     /// Namespaces in which listeners could not be opened, which has been reported.
     closed: HashSet<netns::Id>,
+    /// Targets that could not be attached to, which has been reported.
+    refused: HashSet<u64>,
 }
 
-struct Target {
+struct Attached {
     _links: Links,
-    cgroup: Cgroup,
+    target: Target,
 }
 
 /// The listeners in one namespace.
@@ -96,8 +105,8 @@ struct Serving {
     uncut: bool,
     /// Whether it stays when no process of a target is in it.
     kept: bool,
-    /// The targets (cgroup paths) that had processes in it when it was last looked at.
-    users: HashSet<String>,
+    /// The targets, by their ids, that had processes in it when it was last looked at.
+    users: HashSet<u64>,
     vacant_since: Option<Instant>,
     /// Its end tells the listeners to end.
     stop: watch::Sender<()>,
@@ -111,6 +120,14 @@ pub struct Unloadable;
 impl fmt::Display for Unloadable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("this host does not take the kernel half (see `spotsim doctor`)")
+    }
+}
+
+/// Waits for news of who the targets are.
+async fn other_targets(follower: &mut Option<Follower>) -> Vec<Target> {
+    match follower {
+        Some(follower) => follower.changed().await,
+        None => std::future::pending().await,
     }
 }
 
@@ -128,21 +145,22 @@ impl Interception {
     /// nothing stays.
     pub fn arm(config: Config) -> Result<Self> {
         let Config {
-            mut targets,
+            targets,
+            some_suffice,
+            follower,
             namespace,
             responder,
             feed,
             kernel_log,
         } = config;
-        let mut seen = HashSet::new();
-        targets.retain(|cgroup| seen.insert(cgroup.path().to_owned()));
-
         let mut programs = Programs::load(kernel_log).context(Unloadable)?;
-        let journal = Journal::new(programs.take_connects()?, targets.clone(), feed)
+        let journal = Journal::new(programs.take_connects()?, feed)
             .context("cannot read the kernel half's reports")?;
         let mut interception = Self {
-            targets: Vec::new(),
-            names: watch::Sender::default(),
+            attached: Vec::new(),
+            wanted: Vec::new(),
+            follower,
+            targets: watch::Sender::default(),
             programs,
             places: HashMap::new(),
             responder,
@@ -151,31 +169,20 @@ impl Interception {
             own: Namespace::current().context("cannot open spotsim's network namespace")?,
             missed: HashSet::new(),
             closed: HashSet::new(),
+            refused: HashSet::new(),
         };
-
-        // Listen first, attach last: then no connection is ever refused.
+        interception.want(targets);
         let expected = namespace.is_some();
         if let Some(namespace) = namespace {
-            interception.listen(namespace, true)?;
+            interception.listen(vec![namespace], true)?;
         }
-        interception.look(&targets)?;
-        if !expected && targets.iter().any(|cgroup| !interception.has_users(cgroup)) {
-            interception.keep_own_namespace()?;
+        if let Err(error) = interception.welcome(expected) {
+            if !some_suffice || interception.attached.is_empty() {
+                return Err(error);
+            }
+            warn!("{error:#}");
         }
-        for cgroup in targets {
-            let directory = cgroup
-                .open()
-                .with_context(|| format!("cannot open the cgroup {}", cgroup.path()))?;
-            let links = interception
-                .programs
-                .attach(&directory)
-                .with_context(|| format!("cannot attach to the cgroup {}", cgroup.path()))?;
-            interception.targets.push(Target {
-                _links: links,
-                cgroup,
-            });
-        }
-        interception.follow()?;
+        interception.cut_old_connections();
         Ok(interception)
     }
 
@@ -187,28 +194,37 @@ impl Interception {
         let mut earliest = Instant::now();
         let mut next = earliest;
         loop {
-            let Self { journal, watch, .. } = self;
+            let Self {
+                journal,
+                watch,
+                follower,
+                ..
+            } = self;
             tokio::select! {
                 reason = &mut until => return Ok(Ended::Asked(reason)),
+                targets = other_targets(follower) => {
+                    self.want(targets);
+                    (pause, next) = (soon, Instant::now());
+                    continue;
+                }
                 missed = journal.missed() => {
                     for record in missed.context("cannot read the kernel half's reports")? {
                         self.catch_up(&record);
                     }
-                    (pause, next) = (soon, earliest);
+                    // A new target, which is not waited with, may be due before.
+                    (pause, next) = (soon, next.min(earliest));
                     continue;
                 }
                 changed = watch.changed() => {
                     changed.context("cannot watch cgroups")?;
-                    (pause, next) = (soon, earliest);
+                    (pause, next) = (soon, next.min(earliest));
                     continue;
                 }
                 () = sleep_until(next.into()) => {}
             }
             let began = Instant::now();
-            if let Err(error) = self.follow() {
-                warn!("{error:#}");
-            }
-            if self.targets.is_empty() {
+            self.follow();
+            if self.wanted.is_empty() && self.follower.is_none() {
                 return Ok(Ended::TargetsGone);
             }
             // Where there is much to look at and much changes, it is not looked at all the time.
@@ -221,9 +237,9 @@ impl Interception {
     /// Detaches, and lets requests that are under way be answered.
     pub async fn detach(self) {
         let Self {
-            targets, places, ..
+            attached, places, ..
         } = self;
-        drop(targets);
+        drop(attached);
         let mut ending = JoinSet::new();
         for (_, serving) in places {
             ending.spawn(serving.end());
@@ -233,25 +249,12 @@ impl Interception {
 
     /// Detaches, and serves on whoever is connected already.
     pub fn release(&mut self) {
-        self.targets.clear();
+        self.attached.clear();
     }
 
-    /// The paths of the targets' cgroups, of those that are still there.
-    pub fn targets(&self) -> watch::Receiver<Vec<String>> {
-        self.names.subscribe()
-    }
-
-    fn name_targets(&self) {
-        let Self { targets, names, .. } = self;
-        let now: Vec<_> = targets
-            .iter()
-            .map(|target| target.cgroup.path().to_owned())
-            .collect();
-        names.send_if_modified(|names| {
-            let changed = *names != now;
-            *names = now;
-            changed
-        });
+    /// The targets that are attached.
+    pub fn targets(&self) -> watch::Receiver<Vec<Target>> {
+        self.targets.subscribe()
     }
 
     /// What is armed, in a line.
@@ -259,29 +262,178 @@ impl Interception {
         Armed(self)
     }
 
-    /// Brings targets, namespaces and listeners up to date with what is there.
-    fn follow(&mut self) -> Result<()> {
-        self.targets.retain(|Target { cgroup, .. }| {
-            let exists = cgroup.exists();
-            if !exists {
-                info!("the cgroup {} is gone", cgroup.path());
-            }
-            exists
-        });
-        self.name_targets();
-        let cgroups: Vec<_> = self
-            .targets
+    /// From now on these are the targets: whatever else is attached is released.
+    fn want(&mut self, targets: Vec<Target>) {
+        let mut seen = HashSet::new();
+        let before = std::mem::replace(&mut self.wanted, targets);
+        self.wanted.retain(|target| seen.insert(target.id()));
+        for gone in before.iter().filter(|target| !seen.contains(&target.id())) {
+            info!("{gone} has ended, and is released");
+        }
+        self.settle(&before);
+    }
+
+    /// Lets go of those that are not wanted any more, of those that were `before`.
+    fn settle(&mut self, before: &[Target]) {
+        let Self {
+            attached,
+            wanted,
+            refused,
+            responder,
+            ..
+        } = self;
+        let ids: HashSet<_> = wanted.iter().map(Target::id).collect();
+        attached.retain(|Attached { target, .. }| ids.contains(&target.id()));
+        refused.retain(|id| ids.contains(id));
+        for gone in before.iter().filter(|target| !ids.contains(&target.id())) {
+            responder.leave(gone.id());
+        }
+        // Before they are attached: a first request is to see what is announced to its target.
+        for target in wanted {
+            responder.join(target.id());
+        }
+        self.tell_targets();
+    }
+
+    /// Tells everybody who the targets are.
+    fn tell_targets(&self) {
+        let Self {
+            attached,
+            wanted,
+            refused,
+            targets,
+            journal,
+            ..
+        } = self;
+        let now: Vec<_> = attached
             .iter()
-            .map(|target| target.cgroup.clone())
+            .map(|Attached { target, .. }| target.clone())
             .collect();
-        let result = self.look(&cgroups);
-        self.leave_vacant(&cgroups);
-        self.cut_old_connections();
+        targets.send_if_modified(|targets| {
+            let changed = *targets != now;
+            *targets = now;
+            changed
+        });
+        let there = wanted
+            .iter()
+            .filter(|target| !refused.contains(&target.id()));
+        journal.know(there.cloned().collect());
+    }
+
+    /// Those that are wanted and not attached yet, in their order.
+    fn unattached(&self) -> Vec<Target> {
+        let attached = self.attached.iter().map(|attached| attached.target.id());
+        let attached: HashSet<_> = attached.collect();
+        let new = |target: &&Target| !attached.contains(&target.id());
+        self.wanted.iter().filter(new).cloned().collect()
+    }
+
+    /// Listens where those are that are not attached yet, then attaches to them: listen first,
+    /// attach last, then no connection is ever refused. They do not wait until everybody has
+    /// been looked at.
+    fn welcome(&mut self, expected: bool) -> Result<()> {
+        let new = self.unattached();
+        if new.is_empty() {
+            return Ok(());
+        }
+        let mut known: HashSet<_> = self.places.keys().copied().collect();
+        let mut namespaces = Vec::new();
+        let mut users = Vec::new();
+        for target in &new {
+            let directories = target.cgroup.directories();
+            let (seen, unknown) = target.cgroup.namespaces(&directories, &known);
+            known.extend(unknown.iter().map(Namespace::id));
+            namespaces.extend(unknown);
+            users.push((target.id(), seen));
+        }
+        let listening = self.listen(namespaces, false);
+        let mut is_empty = false;
+        for (target, seen) in users {
+            is_empty |= seen.is_empty();
+            for id in seen {
+                if let Some(serving) = self.places.get_mut(&id) {
+                    // Of a namespace that others are in, only theirs were cut.
+                    serving.uncut = true;
+                    serving.users.insert(target);
+                    serving.vacant_since = None;
+                }
+            }
+        }
+        let expecting = match is_empty && !expected {
+            true => self.keep_own_namespace(),
+            false => Ok(()),
+        };
+        let attaching = self.attach(new);
+        let results = [listening, expecting, attaching].into_iter();
+        let mut errors = results.filter_map(Result::err);
+        let first = errors.next();
+        for error in errors {
+            warn!("{error:#}");
+        }
+        first.map_or(Ok(()), Err)
+    }
+
+    /// Attaches to these.
+    fn attach(&mut self, new: Vec<Target>) -> Result<()> {
+        let mut result = Ok(());
+        for target in new {
+            let id = target.id();
+            match self.attach_to(&target) {
+                Ok(attached) => {
+                    self.refused.remove(&id);
+                    self.attached.push(attached);
+                }
+                // One that is gone will be noticed.
+                Err(_) if !target.cgroup.exists() => {}
+                // It is tried each time, and reported once, one each time.
+                Err(error) if result.is_ok() && self.refused.insert(id) => result = Err(error),
+                Err(_) => {}
+            }
+        }
+        self.tell_targets();
         result
     }
 
-    /// Listens in spotsim's own namespace to the end: a process that starts in a cgroup that is
-    /// empty now is most likely in that one.
+    fn attach_to(&mut self, target: &Target) -> Result<Attached> {
+        let directory = target
+            .cgroup
+            .open()
+            .with_context(|| format!("cannot open the cgroup of {target}"))?;
+        let links = self
+            .programs
+            .attach(&directory)
+            .with_context(|| format!("cannot attach to {target}"))?;
+        if let Some(follower) = &self.follower {
+            follower.attached(target);
+        }
+        Ok(Attached {
+            _links: links,
+            target: target.clone(),
+        })
+    }
+
+    /// Brings targets, namespaces and listeners up to date with what is there.
+    fn follow(&mut self) {
+        if !self.wanted.iter().all(|target| target.cgroup.exists()) {
+            let before = self.wanted.clone();
+            self.wanted.retain(|target| target.cgroup.exists());
+            let is_gone = |target: &&Target| !self.wanted.contains(target);
+            for gone in before.iter().filter(is_gone) {
+                info!("{gone} is gone");
+            }
+            self.settle(&before);
+        }
+        for result in [self.welcome(false), self.look()] {
+            if let Err(error) = result {
+                warn!("{error:#}");
+            }
+        }
+        self.leave_vacant();
+        self.cut_old_connections();
+    }
+
+    /// Listens in spotsim's own namespace to the end: a process that starts in a target that is
+    /// empty is most likely in that one.
     fn keep_own_namespace(&mut self) -> Result<()> {
         if self.places.contains_key(&self.own.id()) {
             return Ok(());
@@ -290,35 +442,27 @@ impl Interception {
             .own
             .try_clone()
             .context("cannot open spotsim's network namespace")?;
-        self.listen(own, true)
+        self.listen(vec![own], true)
     }
 
-    /// Listens in the namespaces of the cgroups' processes where we do not yet.
-    fn look(&mut self, cgroups: &[Cgroup]) -> Result<()> {
-        let mut users: HashMap<netns::Id, HashSet<String>> = HashMap::new();
-        let mut result = Ok(());
-        for cgroup in cgroups {
-            for directory in cgroup.directories() {
-                self.watch.add(&directory);
-            }
-            let known = self.places.keys().copied().collect();
-            let (seen, new) = cgroup.namespaces(&known);
+    /// Listens in the namespaces of the targets' processes where we do not yet.
+    fn look(&mut self) -> Result<()> {
+        let mut users: HashMap<netns::Id, HashSet<u64>> = HashMap::new();
+        let mut known: HashSet<_> = self.places.keys().copied().collect();
+        let mut new = Vec::new();
+        let beneath = self.wanted.iter().map(|target| target.cgroup.directories());
+        let beneath: Vec<_> = beneath.collect();
+        // Before they are looked at: what changes meanwhile is told.
+        self.watch.watch(beneath.iter().flatten());
+        for (Target { cgroup, .. }, directories) in self.wanted.iter().zip(&beneath) {
+            let (seen, unknown) = cgroup.namespaces(directories, &known);
             for id in seen {
-                users
-                    .entry(id)
-                    .or_default()
-                    .insert(cgroup.path().to_owned());
+                users.entry(id).or_default().insert(cgroup.id());
             }
-            for namespace in new {
-                let id = namespace.id();
-                match self.listen(namespace, false) {
-                    Ok(()) => _ = self.closed.remove(&id),
-                    // It is tried each time, and reported once.
-                    Err(error) if self.closed.insert(id) => result = Err(error),
-                    Err(_) => {}
-                }
-            }
+            known.extend(unknown.iter().map(Namespace::id));
+            new.extend(unknown);
         }
+        let result = self.listen(new, false);
         let active = self.journal.active();
         for (id, serving) in &mut self.places {
             match users.remove(id) {
@@ -333,15 +477,15 @@ impl Interception {
 
     /// Closes the listeners of namespaces that nobody is in: a listener keeps its namespace
     /// from going away.
-    fn leave_vacant(&mut self, cgroups: &[Cgroup]) {
-        let exists = |user: &String| cgroups.iter().any(|cgroup| cgroup.path() == user);
+    fn leave_vacant(&mut self) {
+        let wanted: HashSet<_> = self.wanted.iter().map(Target::id).collect();
         let vacant: Vec<_> = self
             .places
             .iter()
             .filter(|(_, serving)| {
                 let since = serving.vacant_since.map(|since| since.elapsed());
                 let over = since.is_some_and(|elapsed| elapsed >= VACANT);
-                let orphaned = since.is_some() && !serving.users.iter().any(exists);
+                let orphaned = since.is_some() && serving.users.is_disjoint(&wanted);
                 !serving.kept && (over || orphaned)
             })
             .map(|(id, _)| *id)
@@ -355,11 +499,34 @@ impl Interception {
         }
     }
 
-    /// Opens listeners in a namespace and tells the kernel half of them.
-    fn listen(&mut self, namespace: Namespace, kept: bool) -> Result<()> {
+    /// Opens listeners in these namespaces. What fails is tried each time, and reported once, one
+    /// each time.
+    fn listen(&mut self, namespaces: Vec<Namespace>, kept: bool) -> Result<()> {
+        if namespaces.is_empty() {
+            return Ok(());
+        }
+        let mut result = Ok(());
+        let opened = Sockets::open(&namespaces).context("cannot enter network namespaces")?;
+        for (namespace, sockets) in namespaces.into_iter().zip(opened) {
+            let id = namespace.id();
+            let listening = sockets
+                .map_err(anyhow::Error::from)
+                .and_then(|sockets| self.serve_in(namespace, sockets, kept))
+                .with_context(|| {
+                    format!("cannot listen on lo in network namespace {}", id.inode())
+                });
+            match listening {
+                Ok(()) => _ = self.closed.remove(&id),
+                Err(error) if result.is_ok() && self.closed.insert(id) => result = Err(error),
+                Err(_) => {}
+            }
+        }
+        result
+    }
+
+    /// Serves in a namespace, and tells the kernel half so.
+    fn serve_in(&mut self, namespace: Namespace, sockets: Sockets, kept: bool) -> Result<()> {
         let id = namespace.id();
-        let sockets = Sockets::open(&namespace)
-            .with_context(|| format!("cannot listen on lo in network namespace {}", id.inode()))?;
         let Sockets {
             cookie,
             v4,
@@ -404,13 +571,13 @@ impl Interception {
     /// are looked at again.
     fn cut_old_connections(&mut self) {
         // Before the programs are attached, a client that was cut would come back past us.
-        if self.targets.is_empty() || !self.places.values().any(|serving| serving.uncut) {
+        if self.attached.is_empty() || !self.places.values().any(|serving| serving.uncut) {
             return;
         }
         let targets: HashSet<u64> = self
-            .targets
+            .attached
             .iter()
-            .flat_map(|target| target.cgroup.ids().into_keys())
+            .flat_map(|attached| attached.target.cgroup.ids().into_keys())
             .collect();
         for (id, serving) in self.places.iter_mut().filter(|(_, serving)| serving.uncut) {
             let mut sock_diag = serving
@@ -428,12 +595,6 @@ impl Interception {
                 Err(error) => warn!("in network namespace {}: {error}", id.inode()),
             }
         }
-    }
-
-    fn has_users(&self, cgroup: &Cgroup) -> bool {
-        self.places
-            .values()
-            .any(|serving| serving.users.contains(cgroup.path()))
     }
 
     /// Says who got past us, once for each namespace and family, and sees to it that the next
@@ -491,9 +652,9 @@ impl Interception {
             }
             return Ok(());
         }
-        let found = self.targets.iter().find_map(|Target { cgroup, .. }| {
-            let namespace = cgroup.namespace_of(record.tid).ok()??;
-            Some((cgroup.path().to_owned(), namespace))
+        let found = self.attached.iter().find_map(|Attached { target, .. }| {
+            let namespace = target.cgroup.namespace_of(record.tid).ok()??;
+            Some((target.id(), namespace))
         });
         let Some((user, namespace)) = found else {
             return Ok(());
@@ -502,7 +663,7 @@ impl Interception {
         if self.places.contains_key(&id) || self.closed.contains(&id) {
             return Ok(());
         }
-        self.listen(namespace, false)?;
+        self.listen(vec![namespace], false)?;
         if let Some(serving) = self.places.get_mut(&id) {
             serving.users.insert(user);
         }
@@ -537,22 +698,52 @@ struct Armed<'a>(&'a Interception);
 impl fmt::Display for Armed<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self(Interception {
-            names,
+            targets,
             places,
             responder,
             ..
         }) = self;
-        let names = names.borrow();
+        let targets = targets.borrow();
         let plural = |count: usize| if count == 1 { "" } else { "s" };
+        let waves = responder.waves();
         write!(
             f,
-            "armed: cgroup{} {} in {} network namespace{}; upstream {}; {}",
-            plural(names.len()),
-            names.join(", "),
+            "armed: {} in {} network namespace{}; upstream {}; {}{}",
+            Listed(&targets),
             places.len(),
             plural(places.len()),
             responder.upstream(),
-            responder.timeline(),
+            if waves.differ() { "to the first: " } else { "" },
+            waves.first(),
         )
+    }
+}
+
+/// Targets in a line, of many the first.
+struct Listed<'a>(&'a [Target]);
+
+impl fmt::Display for Listed<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const MOST: usize = 8;
+        let Self(targets) = self;
+        if targets.is_empty() {
+            return f.write_str("no target yet,");
+        }
+        let mut before = None;
+        for target in targets.iter().take(MOST) {
+            let name = target.to_string();
+            // `cgroup /a, /b`: the kind is said once.
+            let (kind, rest) = name.split_once(' ').unwrap_or(("", &name));
+            match &before {
+                None => write!(f, "{name}")?,
+                Some(before) if *before == kind => write!(f, ", {rest}")?,
+                Some(_) => write!(f, ", {name}")?,
+            }
+            before = Some(kind.to_owned());
+        }
+        match targets.len().saturating_sub(MOST) {
+            0 => Ok(()),
+            more => write!(f, " and {more} more"),
+        }
     }
 }

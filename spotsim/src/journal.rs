@@ -9,7 +9,8 @@ use std::{
     io,
     net::SocketAddr,
     os::fd::{AsFd as _, OwnedFd},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Instant,
 };
 
 use jiff::{SignedDuration, Timestamp};
@@ -28,7 +29,7 @@ use crate::{
     readiness::readable,
     responder::{Exchange, Visitor, Witness},
     sock_diag::SockDiag,
-    target::Cgroup,
+    target::{Cgroup, Target},
 };
 
 /// Connections that are remembered until their request is answered; of more than so many, the
@@ -37,6 +38,10 @@ const MOST_CALLERS: usize = 16_384;
 
 /// Cgroups whose names are remembered; more are looked up anew.
 const MOST_NAMES: usize = 4_096;
+
+/// After a walk through the targets' directories, so many times as long as it took without
+/// another: a workload can make cgroups and move its processes as fast as it connects.
+const WALKS_ARE_RARE: u32 = 9;
 
 /// Reads the kernel half's records, and tells the log and the feed of requests with them.
 pub struct Journal {
@@ -51,11 +56,27 @@ pub struct Journal {
     names: Names,
 }
 
-/// The names of cgroups, with control characters escaped.
+/// The names of cgroups, and which targets they are in.
+#[derive(Default)]
 struct Names {
-    /// What they are beneath.
-    cgroups: Vec<Cgroup>,
-    known: Mutex<HashMap<u64, String>>,
+    cgroups: Mutex<Cgroups>,
+    /// When the targets' directories may be walked through again. Held by whoever does it.
+    next_walk: Mutex<Option<Instant>>,
+}
+
+#[derive(Default)]
+struct Cgroups {
+    targets: Arc<[Target]>,
+    /// What these targets make of them.
+    known: HashMap<u64, Arc<Known>>,
+}
+
+/// What is known of a cgroup.
+struct Known {
+    /// With control characters escaped.
+    path: String,
+    /// The innermost target that it is in: its id, and the user's words for it.
+    target: Option<(u64, String)>,
 }
 
 struct Pages {
@@ -71,9 +92,8 @@ struct Pages {
 }
 
 impl Journal {
-    /// Reads `connects`; cgroup ids beneath `cgroups` are told by their names. Must be called in
-    /// a tokio runtime.
-    pub fn new(connects: Connects, cgroups: Vec<Cgroup>, feed: Feed) -> io::Result<Self> {
+    /// Reads `connects`. Must be called in a tokio runtime.
+    pub fn new(connects: Connects, feed: Feed) -> io::Result<Self> {
         Ok(Self {
             ring: readable(connects.as_fd().try_clone_to_owned()?)?,
             pages: Mutex::new(Pages {
@@ -88,11 +108,19 @@ impl Journal {
             news: Notify::new(),
             telling: Mutex::default(),
             feed,
-            names: Names {
-                cgroups,
-                known: Mutex::default(),
-            },
+            names: Names::default(),
         })
+    }
+
+    /// Callers are told by these targets from now on.
+    pub fn know(&self, targets: Vec<Target>) {
+        self.names.know(targets);
+    }
+
+    /// The target of one who connected, by its id.
+    pub fn target_of(&self, record: &ConnectRecord) -> Option<u64> {
+        let target = &self.names.of(record).target;
+        target.as_ref().map(|(id, _)| *id)
     }
 
     /// Waits until connections passed to the real IMDS, though they were a target's, and returns
@@ -131,14 +159,11 @@ impl Journal {
     /// The words for one who connected.
     pub fn caller(&self, record: &ConnectRecord) -> String {
         let Self { names, .. } = self;
+        let caller = names.caller(record);
         let Caller {
-            pid,
-            command,
-            uid,
-            cgroup,
-            ..
-        } = names.caller(record);
-        format!("{command}[{pid}] of user {uid} in {cgroup}")
+            pid, command, uid, ..
+        } = &caller;
+        format!("{command}[{pid}] of user {uid} in {}", caller.place())
     }
 
     /// Turns to the latest page first. Every client waits for this lock when it comes, so it is
@@ -153,8 +178,7 @@ impl Journal {
         f(&mut pages)
     }
 
-    /// Tells the feed of the connects so far. To name one's cgroup may take a walk through the
-    /// target's.
+    /// Tells the feed of the connects so far. To name one's cgroup may take a look at its process.
     fn tell_connects(&self) {
         let Self {
             telling,
@@ -222,13 +246,24 @@ impl Pages {
 }
 
 impl Names {
+    fn know(&self, targets: Vec<Target>) {
+        *self.cgroups() = Cgroups::of(targets);
+    }
+
+    fn cgroups(&self) -> MutexGuard<'_, Cgroups> {
+        let Self { cgroups, .. } = self;
+        cgroups.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn caller(&self, record: &ConnectRecord) -> Caller {
         let command = String::from_utf8_lossy(record.comm());
+        let Known { path, target } = &*self.of(record);
         Caller {
             pid: record.pid,
             command: command.escape_debug().to_string(),
             uid: record.uid,
-            cgroup: self.name(record.cgroup_id),
+            cgroup: path.clone(),
+            target: target.as_ref().map(|(_, name)| name.clone()),
             netns: record.netns_cookie,
             family: match i32::from(record.family) {
                 libc::AF_INET6 => Family::Ipv6,
@@ -238,25 +273,121 @@ impl Names {
         }
     }
 
-    fn name(&self, id: u64) -> String {
-        let Self { cgroups, known } = self;
-        let locked = || known.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(name) = locked().get(&id) {
-            return name.clone();
+    /// What is known of the cgroup of one who connected.
+    fn of(&self, record: &ConnectRecord) -> Arc<Known> {
+        let ConnectRecord { cgroup_id, tid, .. } = *record;
+        self.look_up(cgroup_id, || Cgroup::path_with(cgroup_id, tid))
+    }
+
+    /// What is known of a cgroup. `path` asks the process; where that does not tell, all that is
+    /// beneath the targets is walked through.
+    fn look_up(&self, id: u64, path: impl Fn() -> Option<String>) -> Arc<Known> {
+        let Self { next_walk, .. } = self;
+        loop {
+            let targets = match self.cgroups().find(id) {
+                Ok(known) => return known,
+                Err(targets) => targets,
+            };
+            // Those that are known need not wait for this.
+            if let Some(path) = path() {
+                let found = vec![(id, Known::at(&path, &targets))];
+                if let Some(known) = self.cgroups().learn(&targets, found, id) {
+                    return known;
+                }
+                continue;
+            }
+            let mut next_walk = next_walk.lock().unwrap_or_else(PoisonError::into_inner);
+            // Somebody else's walk may have found it.
+            if let Ok(known) = self.cgroups().find(id) {
+                return known;
+            }
+            let began = Instant::now();
+            if next_walk.is_some_and(|next| began < next) {
+                return Arc::new(Known::nowhere(id));
+            }
+            let found = Cgroups::beneath(&targets);
+            *next_walk = Some(Instant::now() + began.elapsed() * WALKS_ARE_RARE);
+            if let Some(known) = self.cgroups().learn(&targets, found, id) {
+                return known;
+            }
         }
-        // Those whose names are known need not wait for this.
-        let found = cgroups.iter().flat_map(Cgroup::ids);
-        let found: Vec<_> = found
-            .map(|(id, name)| (id, name.escape_debug().to_string()))
-            .collect();
-        let mut known = locked();
+    }
+}
+
+impl Known {
+    fn at(path: &str, targets: &[Target]) -> Self {
+        // The innermost is last.
+        let mut outwards = targets.iter().rev();
+        let target = outwards.find(|target| target.cgroup.contains(path));
+        Self {
+            path: path.escape_debug().to_string(),
+            target: target.map(named),
+        }
+    }
+
+    /// A process can have been moved out of the target since it made its socket, and be gone.
+    fn nowhere(id: u64) -> Self {
+        Self {
+            path: format!("cgroup id {id}"),
+            target: None,
+        }
+    }
+}
+
+fn named(target: &Target) -> (u64, String) {
+    (target.id(), target.to_string().escape_debug().to_string())
+}
+
+impl Cgroups {
+    /// Of these targets nothing is known yet.
+    fn of(mut targets: Vec<Target>) -> Self {
+        // The innermost is last: what it says stands.
+        targets.sort_by_key(|target| target.cgroup.path().len());
+        Self {
+            targets: targets.into(),
+            known: HashMap::new(),
+        }
+    }
+
+    /// All that are there now.
+    fn beneath(targets: &[Target]) -> Vec<(u64, Known)> {
+        let found = targets.iter().flat_map(|target| {
+            let named = named(target);
+            let known = move |path: String| Known {
+                path: path.escape_debug().to_string(),
+                target: Some(named.clone()),
+            };
+            let ids = target.cgroup.ids().into_iter();
+            ids.map(move |(id, path)| (id, known(path)))
+        });
+        found.collect()
+    }
+
+    /// What is known of one, or else the targets among which it is to be looked for.
+    fn find(&self, id: u64) -> Result<Arc<Known>, Arc<[Target]>> {
+        let Self { targets, known } = self;
+        let known = known.get(&id).map(Arc::clone);
+        known.ok_or_else(|| Arc::clone(targets))
+    }
+
+    /// Remembers what was found among these targets, and says what is known of one. `None` if
+    /// there are others now: the innermost target may be new.
+    fn learn(
+        &mut self,
+        among: &Arc<[Target]>,
+        found: Vec<(u64, Known)>,
+        id: u64,
+    ) -> Option<Arc<Known>> {
+        let Self { targets, known } = self;
+        if !Arc::ptr_eq(targets, among) {
+            return None;
+        }
         if known.len() >= MOST_NAMES {
             known.clear();
         }
-        known.extend(found);
-        // A process can have been moved out of the target since it made its socket.
-        let name = known.entry(id).or_insert_with(|| format!("cgroup id {id}"));
-        name.clone()
+        known.extend(found.into_iter().map(|(id, known)| (id, Arc::new(known))));
+        let nowhere = || Arc::new(Known::nowhere(id));
+        Some(Arc::clone(known.entry(id).or_insert_with(nowhere)))
     }
 }
 
@@ -294,10 +425,12 @@ impl Witness for Attendant {
     fn arrived(&self, listener: SocketAddr, client: SocketAddr) -> Option<Visitor> {
         let Self { journal, .. } = self;
         let cookie = self.ask(|sock_diag| sock_diag.cookie_of(client, listener))??;
-        let ConnectRecord { uid, gid, .. } = journal.find(cookie)?;
+        let record = journal.find(cookie)?;
+        let ConnectRecord { uid, gid, .. } = record;
         Some(Visitor {
             cookie,
             owner: Owner { uid, gid },
+            target: journal.target_of(&record),
         })
     }
 
@@ -320,5 +453,115 @@ impl Witness for Attendant {
             };
             info!("{caller}: {exchange}");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, os::unix::fs::MetadataExt as _, path::PathBuf, time::Duration};
+
+    use super::*;
+
+    /// Directories `/a`, `/a/b` and `/a/b/c`, and what is to be known of them.
+    struct Tree {
+        directory: PathBuf,
+        names: Names,
+    }
+
+    impl Drop for Tree {
+        fn drop(&mut self) {
+            fs::remove_dir_all(&self.directory).unwrap();
+        }
+    }
+
+    impl Tree {
+        fn new(name: &str, targets: &[&str]) -> Self {
+            let name = format!("spotsim-{name}-{}", std::process::id());
+            let tree = Self {
+                directory: std::env::temp_dir().join(name),
+                names: Names::default(),
+            };
+            fs::create_dir_all(tree.at("/a/b/c")).unwrap();
+            tree.know(targets);
+            tree
+        }
+
+        fn at(&self, path: &str) -> PathBuf {
+            self.directory.join(path.trim_start_matches('/'))
+        }
+
+        fn id(&self, path: &str) -> u64 {
+            fs::metadata(self.at(path)).unwrap().ino()
+        }
+
+        fn know(&self, targets: &[&str]) {
+            let target = |path: &&str| Target::from(Cgroup::plain(path, self.at(path)));
+            self.names.know(targets.iter().map(target).collect());
+        }
+
+        /// What a process there is told by: path and target. It tells its path, or does not.
+        fn look_up(&self, path: &str, tells: bool) -> (String, Option<String>) {
+            let says = || tells.then(|| path.to_owned());
+            let known = self.names.look_up(self.id(path), says);
+            let Known { path, target } = &*known;
+            let id_and_name = target.as_ref();
+            if let Some((id, name)) = id_and_name {
+                assert_eq!(*id, self.id(name.trim_start_matches("cgroup ")));
+            }
+            (path.clone(), id_and_name.map(|(_, name)| name.clone()))
+        }
+
+        fn walked(&self) -> bool {
+            self.names.next_walk.lock().unwrap().is_some()
+        }
+    }
+
+    fn known(path: &str, target: &str) -> (String, Option<String>) {
+        (path.to_owned(), Some(format!("cgroup {target}")))
+    }
+
+    #[test]
+    fn a_process_tells_its_innermost_target_without_a_walk() {
+        let tree = Tree::new("told", &["/a/b", "/a"]);
+        assert_eq!(tree.look_up("/a/b/c", true), known("/a/b/c", "/a/b"));
+        assert_eq!(tree.look_up("/a", true), known("/a", "/a"));
+        // One that joins later, within the others.
+        tree.know(&["/a/b", "/a", "/a/b/c"]);
+        assert_eq!(tree.look_up("/a/b/c", true), known("/a/b/c", "/a/b/c"));
+        // One that moved out of its target since it made its socket.
+        tree.know(&["/a/b"]);
+        assert_eq!(tree.look_up("/a", true), ("/a".to_owned(), None));
+        assert!(!tree.walked());
+    }
+
+    #[test]
+    fn one_that_does_not_tell_is_looked_for() {
+        let tree = Tree::new("walked", &["/a/b", "/a"]);
+        assert_eq!(tree.look_up("/a/b/c", false), known("/a/b/c", "/a/b"));
+        assert_eq!(tree.look_up("/a", false), known("/a", "/a"));
+    }
+
+    #[test]
+    fn walks_are_rare() {
+        let tree = Tree::new("rare", &["/a"]);
+        let next_walk = || tree.names.next_walk.lock().unwrap();
+        // A busy machine may take long to tell the time.
+        let rests = (0..10).any(|_| {
+            tree.know(&["/a"]);
+            *next_walk() = None;
+            tree.look_up("/a", false);
+            let next = *next_walk();
+            next > Some(Instant::now())
+        });
+        assert!(rests, "the next may begin at once");
+
+        // Meanwhile nothing is told, and nothing remembered that is not so.
+        *next_walk() = Some(Instant::now() + Duration::from_secs(3600));
+        let nowhere = (format!("cgroup id {}", tree.id("/a/b")), None);
+        tree.know(&["/a"]);
+        assert_eq!(tree.look_up("/a/b", false), nowhere);
+        assert_eq!(tree.look_up("/a/b/c", true), known("/a/b/c", "/a"));
+        *next_walk() = Some(Instant::now());
+        assert_eq!(tree.look_up("/a/b", false), known("/a/b", "/a"));
     }
 }

@@ -3,9 +3,12 @@
 //! A socket belongs for life to the namespace of the thread that made it. So whatever has to
 //! happen inside a namespace happens on a thread made for it, which enters, does it and ends.
 //! The runtime's threads never move, and there is nothing to restore or to get wrong.
+//!
+//! The host's cgroup namespace is another matter: a process in a container goes there once, at
+//! its start, and stays ([`enter_hosts_cgroup_namespace`]).
 
 use std::{
-    fs::File,
+    fs::{self, File},
     io,
     os::fd::{AsFd, AsRawFd as _, OwnedFd},
     sync::OnceLock,
@@ -47,6 +50,11 @@ impl Namespace {
     /// The namespace of the calling thread.
     pub fn current() -> io::Result<Self> {
         File::open("/proc/thread-self/ns/net")?.try_into()
+    }
+
+    /// The host's own: that of its first process, if this is the host's pid namespace.
+    pub fn of_init() -> io::Result<Self> {
+        File::open("/proc/1/ns/net")?.try_into()
     }
 
     /// A new namespace with only `lo`, which is up.
@@ -128,6 +136,25 @@ impl TryFrom<File> for Namespace {
     }
 }
 
+/// Runs `f` inside each of the namespaces, one after the other on one thread, and waits for its
+/// end.
+///
+/// # Errors
+///
+/// As [`Namespace::run`], for each; the outer one if there is no thread to be had.
+pub fn run_in_each<T: Send>(
+    namespaces: &[Namespace],
+    f: impl Fn() -> T + Send,
+) -> io::Result<Vec<io::Result<T>>> {
+    on_thread(move || {
+        let inside = |namespace: &Namespace| {
+            namespace.enter()?;
+            Ok(f())
+        };
+        namespaces.iter().map(inside).collect()
+    })
+}
+
 /// A user and a group, as the initial user namespace numbers them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Owner {
@@ -162,6 +189,67 @@ impl Owner {
     }
 }
 
+/// Which cgroup namespace a thread is in. Paths in `/proc/PID/cgroup`, and the roots of mounted
+/// hierarchies, are shown to it as seen from there ([cgroup_namespaces(7)][1]).
+///
+/// [1]: https://man7.org/linux/man-pages/man7/cgroup_namespaces.7.html
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CgroupNamespace {
+    /// The machine's first, in which every cgroup has a path.
+    First,
+    /// One within it: that of a container, or of a node that is a container itself.
+    Nested,
+}
+
+/// Moves the calling thread, and so every thread that it starts, into the cgroup namespace of
+/// process 1, and says which one that is.
+///
+/// Who is in a container, but shares the host's processes, sees the whole hierarchy from there,
+/// with the paths that the host has. Who shares nothing is in the namespace of process 1
+/// already, and who shares the processes of a pod stays: its process 1 is in a namespace beside
+/// this one, which shows less and not more.
+///
+/// # Errors
+///
+/// `EACCES` without `CAP_SYS_PTRACE`, or where AppArmor or SELinux forbids to look at process 1;
+/// `EPERM` without `CAP_SYS_ADMIN`.
+pub fn enter_hosts_cgroup_namespace() -> io::Result<CgroupNamespace> {
+    // `include/uapi/linux/nsfs.h`
+    const FIRST: &str = "cgroup:[4026531835]";
+    const INIT: &str = "/proc/1/ns/cgroup";
+    let own = fs::read_link("/proc/thread-self/ns/cgroup")?;
+    if own.as_os_str() == FIRST {
+        return Ok(CgroupNamespace::First);
+    }
+    let inits = fs::read_link(INIT)?;
+    if own == inits {
+        return Ok(CgroupNamespace::Nested);
+    }
+    let file = File::open(INIT)?;
+    let enter = || io::Result::Ok(setns(&file, CloneFlags::CLONE_NEWCGROUP)?);
+    let is_outside = on_thread(|| {
+        enter()?;
+        let cgroups = fs::read_to_string("/proc/thread-self/cgroup")?;
+        io::Result::Ok(is_outside(&cgroups))
+    })??;
+    if is_outside {
+        return Ok(CgroupNamespace::Nested);
+    }
+    enter()?;
+    Ok(if inits.as_os_str() == FIRST {
+        CgroupNamespace::First
+    } else {
+        CgroupNamespace::Nested
+    })
+}
+
+/// Whether a `/proc/PID/cgroup`, as it is shown in some cgroup namespace, is that of a process
+/// outside it.
+fn is_outside(cgroups: &str) -> bool {
+    let mut lines = cgroups.lines();
+    lines.any(|line| line == "0::/.." || line.starts_with("0::/../"))
+}
+
 /// The cookie of the namespace that `socket` belongs to: the number that the kernel half gets
 /// from `bpf_get_netns_cookie`. Unlike an inode number it is never used twice.
 ///
@@ -185,7 +273,8 @@ pub fn cookie(socket: &impl AsFd) -> io::Result<u64> {
     Ok(cookie)
 }
 
-fn on_thread<T: Send>(f: impl FnOnce() -> T + Send) -> io::Result<T> {
+/// Calls `f` on a thread of its own and waits for its end.
+pub fn on_thread<T: Send>(f: impl FnOnce() -> T + Send) -> io::Result<T> {
     thread::scope(|scope| {
         let thread = thread::Builder::new()
             .name("netns".into())
@@ -223,13 +312,23 @@ mod tests {
     fn the_current_namespace_has_one_identity_and_one_cookie() {
         let (a, b) = (Namespace::current().unwrap(), Namespace::current().unwrap());
         assert_eq!(a.id(), b.id());
-        let link = std::fs::read_link("/proc/self/ns/net").unwrap();
+        let link = fs::read_link("/proc/self/ns/net").unwrap();
         assert_eq!(link.to_str().unwrap(), format!("net:[{}]", a.id().inode()));
 
         let listen = || TcpListener::bind(("127.0.0.1", 0)).unwrap();
         let (first, second) = (cookie(&listen()).unwrap(), cookie(&listen()).unwrap());
         assert_ne!(first, 0);
         assert_eq!(first, second);
+    }
+
+    #[test]
+    fn outside_is_above_or_beside() {
+        for outside in ["0::/..\n", "4:memory:/\n0::/../other\n", "0::/../../a\n"] {
+            assert!(is_outside(outside), "{outside:?}");
+        }
+        for inside in ["0::/\n", "4:memory:/../a\n0::/a/b\n", "0::/..a\n", ""] {
+            assert!(!is_outside(inside), "{inside:?}");
+        }
     }
 
     #[test]

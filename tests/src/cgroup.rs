@@ -23,10 +23,20 @@ pub struct Cgroup {
 impl Cgroup {
     /// A cgroup below the hierarchy's root, named for this process.
     pub fn new() -> io::Result<Self> {
+        Self::at_the_top("")
+    }
+
+    /// As [`Cgroup::new`], called as a slice of systemd is.
+    pub fn slice() -> io::Result<Self> {
+        Self::at_the_top(".slice")
+    }
+
+    fn at_the_top(kind: &str) -> io::Result<Self> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
         let mount = mount_point().ok_or_else(|| io::Error::other("no cgroup2 mount"))?;
-        Self::create(mount.join(format!("spotsim-tests-{}-{count}", std::process::id())))
+        let name = format!("spotsim-tests-{}-{count}{kind}", std::process::id());
+        Self::create(mount.join(name))
     }
 
     /// A cgroup below this one. It ends with this one, or before.
@@ -52,18 +62,7 @@ impl Cgroup {
 
     /// The processes in it and below it.
     pub fn processes(&self) -> Vec<i32> {
-        let mut pids = Vec::new();
-        walk(&self.directory, &mut |directory| {
-            let procs = fs::read_to_string(directory.join("cgroup.procs")).unwrap_or_default();
-            // A process of another pid namespace would show as 0.
-            pids.extend(
-                procs
-                    .lines()
-                    .filter_map(|pid| pid.parse().ok())
-                    .filter(|&pid: &i32| pid > 0),
-            );
-        });
-        pids
+        processes(&self.directory)
     }
 
     /// The names of the cgroups directly below it.
@@ -84,24 +83,50 @@ impl Cgroup {
 
 impl Drop for Cgroup {
     fn drop(&mut self) {
-        let deadline = Instant::now() + Duration::from_secs(5);
-        while self.directory.exists() {
-            for pid in self.processes() {
-                match kill(Pid::from_raw(pid), Signal::SIGKILL) {
-                    Ok(()) | Err(Errno::ESRCH) => {}
-                    Err(error) => crate::say(&format!("cannot end {pid}: {error}")),
-                }
-            }
-            // Deepest first; busy until the kernel is done with the processes.
-            walk(&self.directory, &mut |directory| {
-                let _ = fs::remove_dir(directory);
-            });
-            if Instant::now() > deadline {
-                crate::say(&format!("left behind: {}", self.directory.display()));
-                return;
-            }
-            std::thread::sleep(Duration::from_millis(2));
+        end(&self.directory);
+    }
+}
+
+/// The processes in a cgroup and below it.
+fn processes(directory: &Path) -> Vec<i32> {
+    let mut pids = Vec::new();
+    walk(directory, &mut |directory| {
+        let procs = fs::read_to_string(directory.join("cgroup.procs")).unwrap_or_default();
+        // A process of another pid namespace would show as 0.
+        pids.extend(
+            procs
+                .lines()
+                .filter_map(|pid| pid.parse().ok())
+                .filter(|&pid: &i32| pid > 0),
+        );
+    });
+    pids
+}
+
+/// Kills what is in a cgroup and below it.
+pub(crate) fn kill_all(directory: &Path) {
+    for pid in processes(directory) {
+        match kill(Pid::from_raw(pid), Signal::SIGKILL) {
+            Ok(()) | Err(Errno::ESRCH) => {}
+            Err(error) => crate::say(&format!("cannot end {pid}: {error}")),
         }
+    }
+}
+
+/// Kills what is in a cgroup and below it, and removes it.
+pub(crate) fn end(directory: &Path) {
+    let deadline = Instant::now() + Duration::from_secs(5);
+    while directory.exists() {
+        kill_all(directory);
+        // Deepest first; busy until the kernel is done with the processes.
+        walk(directory, &mut |directory| {
+            let _ = fs::remove_dir(directory);
+        });
+        if Instant::now() > deadline {
+            crate::say(&format!("left behind: {}", directory.display()));
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(2));
     }
 }
 
@@ -117,11 +142,17 @@ fn walk(directory: &Path, visit: &mut impl FnMut(&Path)) {
 
 /// Where the cgroup v2 hierarchy's root is mounted.
 fn mount_point() -> Option<PathBuf> {
+    mount_points("cgroup2").into_iter().next()
+}
+
+/// Where the roots of hierarchies of a kind are mounted: `cgroup2`, or `cgroup` for version 1.
+pub(crate) fn mount_points(kind: &str) -> Vec<PathBuf> {
     let mountinfo = fs::read_to_string("/proc/self/mountinfo").unwrap();
-    mountinfo.lines().find_map(|line| {
+    let points = mountinfo.lines().filter_map(|line| {
         let (mount, source) = line.split_once(" - ")?;
         let mut fields = mount.split(' ').skip(3);
         let (root, point) = (fields.next()?, fields.next()?);
-        (root == "/" && source.split(' ').next() == Some("cgroup2")).then(|| PathBuf::from(point))
-    })
+        (root == "/" && source.split(' ').next() == Some(kind)).then(|| PathBuf::from(point))
+    });
+    points.collect()
 }

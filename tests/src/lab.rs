@@ -4,7 +4,7 @@ use std::{
     env,
     ffi::OsStr,
     fs,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::Command,
     sync::atomic::{AtomicU32, Ordering},
 };
@@ -37,6 +37,8 @@ pub struct Place {
     net: PathBuf,
     cgroup: PathBuf,
     home: PathBuf,
+    /// Directories, each with the one that it is seen as.
+    binds: Vec<[PathBuf; 2]>,
 }
 
 impl Lab {
@@ -103,11 +105,7 @@ impl Lab {
     }
 
     pub fn place(&self, net: &NetNs, cgroup: &Cgroup) -> Place {
-        Place {
-            net: net.path(),
-            cgroup: cgroup.directory().to_owned(),
-            home: self.directory.clone(),
-        }
+        Place::new(net.path(), cgroup, &self.directory)
     }
 
     /// Where the control sockets of its spotsims are.
@@ -134,13 +132,39 @@ impl Drop for Lab {
 }
 
 impl Place {
+    /// This place, but in the cgroup of a directory.
+    pub fn in_cgroup(self, directory: &Path) -> Self {
+        let cgroup = directory.to_owned();
+        Self { cgroup, ..self }
+    }
+
+    /// A cgroup, and a network namespace by a file of it.
+    pub(crate) fn new(net: PathBuf, cgroup: &Cgroup, home: &Path) -> Self {
+        Self {
+            net,
+            cgroup: cgroup.directory().to_owned(),
+            home: home.to_owned(),
+            binds: vec![],
+        }
+    }
+
+    /// This place, but with a directory mounted over another, which is seen nowhere else.
+    pub fn with_bind(mut self, source: &Path, target: &Path) -> Self {
+        self.binds.push([source, target].map(Path::to_owned));
+        self
+    }
+
     /// A command that will run here, with none of the caller's environment: no proxy, endpoint,
     /// profile or credential of it can help or hinder a client.
     pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
         let mut command = Command::new(crate::helper("inside"));
         command
             .args(["--cgroup".as_ref(), self.cgroup.as_os_str()])
-            .args(["--net".as_ref(), self.net.as_os_str()])
+            .args(["--net".as_ref(), self.net.as_os_str()]);
+        for bind in &self.binds {
+            command.arg("--bind").args(bind);
+        }
+        command
             .arg("--")
             .arg(program)
             .env_clear()

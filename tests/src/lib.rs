@@ -6,22 +6,27 @@
 //! - [`Spotsim`]: the binary under test;
 //! - clients, as child processes started at a [`Place`]: a network namespace and a cgroup.
 //!
+//! Tests with pods start with a [`Node`]: a lab whose node has a real container runtime.
+//!
 //! What needs none of that, `spotsim serve` above all, runs in a [`Scratch`] directory.
 //!
 //! What a test started ends with it, by a panic too. Every wait has a deadline and says what it
 //! waited for. Nothing here returns an error: a test that cannot go on panics.
 //!
 //! Environment: `SPOTSIM_BIN` names the binary under test, `SPOTSIM_CLIENTS` the directory that
-//! holds the Python and Node clients and cloud-init (`cargo xtask test` installs them), and with
+//! holds the Python and Node clients, cloud-init and a containerd that streams events (`cargo xtask
+//! test` installs them), `SPOTSIM_CONTAINERD` another containerd than that on the `PATH`, and with
 //! `SPOTSIM_REQUIRE_BPF=1` a test that lacks a privilege fails instead of being skipped.
 
 mod cgroup;
 mod http;
 mod lab;
 mod netns;
+mod node;
 mod privilege;
 mod process;
 mod programs;
+mod sandbox;
 mod serve;
 mod spotsim;
 mod upstream;
@@ -30,9 +35,13 @@ pub use cgroup::Cgroup;
 pub use http::{Response, Via, get};
 pub use lab::{Lab, Place};
 pub use netns::NetNs;
+pub use node::{Asked, Container, Node, Pod, PodBuilder, Qos, cri};
 pub use privilege::{missing_privilege, must_not_be_skipped};
 pub use process::{Finished, Running, is_running, run, wait_until};
-pub use programs::{client, cloud_init_crawl, helper, node, python, spotsim_binary, workspace};
+pub use programs::{
+    client, cloud_init_crawl, helper, is_release, node, python, spotsim_binary, workspace,
+};
+pub use sandbox::Sandbox;
 pub use serve::{Scratch, Serve, get_from};
 pub use spotsim::{Armed, Spotsim, attach_args, in_run_dir};
 pub use upstream::{Seen, Upstream};

@@ -36,9 +36,21 @@ impl NetNs {
         }
     }
 
+    /// That of a process.
+    pub fn of_process(pid: i32) -> Self {
+        Self {
+            pin: File::open(format!("/proc/{pid}/ns/net")).unwrap(),
+        }
+    }
+
     /// A path by which other processes can open it, while this value lives.
     pub fn path(&self) -> PathBuf {
         format!("/proc/{}/fd/{}", std::process::id(), self.pin.as_raw_fd()).into()
+    }
+
+    /// What `/proc/PID/ns/net` of a process in it is a link to: `net:[4026531840]`.
+    pub fn name(&self) -> PathBuf {
+        self.enter(|| fs::read_link("/proc/thread-self/ns/net").unwrap())
     }
 
     /// Runs `ip` commands in it, one a line, and returns what they print.

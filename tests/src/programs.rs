@@ -38,6 +38,18 @@ pub fn spotsim_binary() -> PathBuf {
         })
 }
 
+/// Is the binary under test a release build? Nothing is promised of what another costs.
+pub fn is_release() -> bool {
+    /// Larger: a build with symbols.
+    const NOT_A_RELEASE: u64 = 40_000_000;
+    let release = fs::metadata(spotsim_binary()).unwrap().len() <= NOT_A_RELEASE;
+    if !release {
+        must_not_be_skipped("this is not a release build");
+        say("skipped: not a release build");
+    }
+    release
+}
+
 /// A program of this crate (`src/bin`).
 pub fn helper(name: &str) -> PathBuf {
     let path = build_directory().join(name);
@@ -74,18 +86,54 @@ pub fn node(script: &str) -> [OsString; 3] {
 /// The Python that crawls IMDS as cloud-init, with the directory of its modules. `None`, with
 /// the reason printed, where there is no cloud-init.
 pub fn cloud_init_crawl() -> Option<[OsString; 3]> {
-    let modules = clients().join("cloud-init/usr/lib/python3/dist-packages");
-    if !modules.exists() {
-        let reason = format!(
-            "no {}; on Debian and its kin `cargo xtask test` unpacks it",
-            modules.display()
-        );
-        must_not_be_skipped(&reason);
-        say(&format!("skipped: {reason}"));
-        return None;
-    }
+    let modules = unpacked("cloud-init/usr/lib/python3/dist-packages")?;
     let [python, script] = python("cloud_init_crawl.py");
     Some([python, script, modules.into()])
+}
+
+/// The containerd that `SPOTSIM_CONTAINERD` names, else the one on the `PATH`. `None`, with the
+/// reason printed, where there is none.
+pub fn containerd() -> Option<PathBuf> {
+    if let Some(path) = env::var_os("SPOTSIM_CONTAINERD") {
+        let path = PathBuf::from(path);
+        let found = fs::canonicalize(&path);
+        let found =
+            found.unwrap_or_else(|error| panic!("SPOTSIM_CONTAINERD={}: {error}", path.display()));
+        return Some(found);
+    }
+    let path = env::var_os("PATH").unwrap_or_default();
+    let found = env::split_paths(&path)
+        .map(|directory| directory.join("containerd"))
+        .find(|program| program.is_file());
+    if found.is_none() {
+        skip("no containerd (Debian: apt-get install containerd)");
+    }
+    found
+}
+
+/// A containerd that streams container events, as 1.7 does and 1.6 does not. `None`, with the
+/// reason printed, where there is none.
+pub fn containerd_with_events() -> Option<PathBuf> {
+    unpacked("containerd/usr/bin/containerd")
+}
+
+/// A part of a package that `cargo xtask test` unpacks.
+fn unpacked(path: &str) -> Option<PathBuf> {
+    let path = clients().join(path);
+    if path.exists() {
+        return Some(path);
+    }
+    skip(&format!(
+        "no {}; on Debian and its kin `cargo xtask test` unpacks it",
+        path.display()
+    ));
+    None
+}
+
+/// Says why a test does not run, or fails it where none may be skipped.
+pub(crate) fn skip(reason: &str) {
+    must_not_be_skipped(reason);
+    say(&format!("skipped: {reason}"));
 }
 
 fn scripts() -> PathBuf {

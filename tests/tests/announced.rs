@@ -165,6 +165,7 @@ impl Announced {
                     appears: at(appears),
                 })
                 .collect(),
+            stagger: None,
         };
         plan.arm(start)
             .unwrap_or_else(|invalid| panic!("{invalid}: {plan:?}"))

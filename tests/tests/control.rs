@@ -316,7 +316,13 @@ fn list_and_status_tell_what_is_announced() {
     assert_eq!(status, json[0]);
     assert_eq!(status["verb"], "attach");
     assert_eq!(status["pid"], one.pid());
-    assert_eq!(status["targets"], serde_json::json!([target]));
+    assert_eq!(status["own_clocks"], false);
+    let of_target = serde_json::json!([{
+        "name": format!("cgroup {}", target.display()), "kind": "cgroup", "cgroup": target,
+        "timeline": status["timeline"], "notice": status["announced"][1]["since"],
+        "deadline": status["deadline"], "next": null,
+    }]);
+    assert_eq!(status["targets"], of_target);
     assert_eq!(status["upstream"], "synthetic");
     assert_eq!(status["held"], false);
     assert_eq!(status["announced"][1]["path"], "spot/instance-action");
@@ -837,4 +843,22 @@ fn without_a_run_directory_it_is_done_without_or_refused() {
     let line =
         "spotsim: error: there is no $XDG_RUNTIME_DIR for a control socket: give --run-dir\n";
     assert_eq!(finished.stderr, line);
+}
+
+/// Of those that an interception has, where none is named.
+#[test]
+fn a_choice_among_all_its_targets() {
+    let Some(lab) = Lab::new() else { return };
+    let beside = lab.beside.path();
+    let more = ["--cgroup", beside.to_str().unwrap()];
+    let _spotsim = Spotsim::hold(&lab, "two", &more);
+    let told = said(&lab, &["trigger", "--select", "count(1)"]);
+    let places = [lab.inside(), lab.place(&lab.node, &lab.beside)];
+    let sees = |place: &tests::Place| place.get(ACTION).status() == 200;
+    assert_eq!(told.lines().count(), 1, "{told}");
+    assert_eq!(places.iter().filter(|place| sees(place)).count(), 1);
+    said(&lab, &["trigger", "--select", "percent(100)"]);
+    assert!(places.iter().all(sees));
+    let refused = "--namespace goes with --selector or --pod";
+    fails(&lab, &["cancel", "--namespace", "shop"], 2, refused);
 }

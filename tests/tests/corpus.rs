@@ -42,3 +42,8 @@ fn plans() {
 fn control() {
     replay("control", targets::control::check);
 }
+
+#[test]
+fn selectors() {
+    replay("selectors", targets::selectors::check);
+}

@@ -13,11 +13,9 @@ use nix::{
     unistd::Pid,
 };
 use regex::bytes::Regex;
-use tests::{Lab, Spotsim, Upstream, attach_args, say, spotsim_binary};
+use tests::{Lab, Spotsim, Upstream, attach_args, is_release, say, spotsim_binary};
 
 const MEGABYTE: f64 = 1_000_000.0;
-/// Larger: a build with symbols, about which nothing is promised.
-const NOT_A_RELEASE: f64 = 40.0 * MEGABYTE;
 
 /// The libraries that every Debian 12 has: the GNU C library's own, its loader and GCC's.
 const EVERYWHERE: [&str; 5] = [
@@ -27,16 +25,6 @@ const EVERYWHERE: [&str; 5] = [
     "libgcc_s.so",
     "ld-linux",
 ];
-
-/// Is the binary under test a release build? Nothing is promised about another.
-fn is_release() -> bool {
-    let release = fs::metadata(spotsim_binary()).unwrap().len() as f64 <= NOT_A_RELEASE;
-    if !release {
-        say("skipped: not a release build");
-        assert!(std::env::var_os("SPOTSIM_REQUIRE_BPF").is_none_or(|value| value != "1"));
-    }
-    release
-}
 
 #[test]
 fn one_small_file_that_needs_nothing_else() {

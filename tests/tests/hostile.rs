@@ -1,9 +1,14 @@
 //! A hostile client costs only its own connection.
 
-use std::time::{Duration, Instant};
+use std::{
+    fs,
+    process::Command,
+    time::{Duration, Instant},
+};
 
 use tests::{
-    Armed, Lab, Running, Spotsim, Upstream, Via, attach_args, client, get, run, say, spotsim_binary,
+    Armed, Lab, Running, Sandbox, Spotsim, Upstream, Via, attach_args, client, get, run, say,
+    spotsim_binary, wait_until,
 };
 
 const NOTICE: &str = "/latest/meta-data/spot/instance-action";
@@ -193,17 +198,87 @@ fn more_unfinished_requests_than_connections_are_taken() {
     answers_within_100_ms(&lab, &mut spotsim, "2100 half requests");
 }
 
+/// An attach that may have so many descriptors, of which the upper half is for links.
+fn with_descriptors(lab: &Lab, most: u32, options: &[&str]) -> Command {
+    let script = format!(r#"ulimit -Sn {most} && ulimit -Hn {most} && exec "$0" "$@""#);
+    let mut command = lab.daemon_place().command_line(["sh", "-c", &script]);
+    command
+        .arg(spotsim_binary())
+        .args(attach_args(lab.target.directory(), options));
+    command
+}
+
+#[test]
+fn pods_that_take_all_connections_leave_room_for_listeners() {
+    let Some(lab) = Lab::bare() else { return };
+    let hostile = lab.sandboxes(&lab.target, 6);
+    let mut spotsim = Running::start(with_descriptors(&lab, 256, &["--upstream", "synthetic"]));
+    spotsim.stdout_line("armed: ", 0);
+    let mut crowds = Vec::new();
+    for (pod, via) in hostile.iter().flat_map(|pod| [(pod, "v4"), (pod, "v6")]) {
+        let mut command = pod.place().command(client());
+        command.args(["idle", via, "60"]);
+        let mut crowd = Running::start(command);
+        assert_eq!(crowd.stdout_line("open", 0), r#"{"open":60}"#);
+        crowds.push(crowd);
+    }
+    let above = lab.target.child("late");
+    let late = lab.sandboxes(&above, 4);
+    for pod in hostile.iter().chain(&late) {
+        for via in [Via::V4, Via::V6] {
+            wait_until("an answer to every pod", || {
+                let answer = pod.place().try_send(via, &get(NOTICE));
+                answer.text().contains(" 200 OK").then_some(())
+            });
+        }
+    }
+    for pod in hostile.iter().chain(&late) {
+        let listeners = listeners(&spotsim, pod);
+        assert_eq!(listeners.len(), 2, "one for each family");
+        assert!(listeners.iter().all(|fd| *fd < 128), "{listeners:?}");
+    }
+}
+
+/// A process's descriptors of the sockets that listen in a sandbox.
+fn listeners(process: &Running, sandbox: &Sandbox) -> Vec<u32> {
+    const LISTEN: &str = "0A";
+    let table = |name| fs::read_to_string(format!("/proc/{}/net/{name}", sandbox.pid())).unwrap();
+    let tables = table("tcp") + &table("tcp6");
+    let rows = tables.lines().map(|row| row.split_whitespace().collect());
+    let listening = rows.filter(|row: &Vec<_>| row[3] == LISTEN);
+    let sockets: Vec<_> = listening
+        .map(|row| format!("socket:[{}]", row[9]))
+        .collect();
+    let held = fs::read_dir(format!("/proc/{}/fd", process.pid())).unwrap();
+    let listens = |entry: &fs::DirEntry| {
+        let socket = fs::read_link(entry.path()).unwrap_or_default();
+        sockets.contains(&socket.to_string_lossy().into_owned())
+    };
+    let number = |entry: fs::DirEntry| entry.file_name().to_str()?.parse().ok();
+    held.flatten().filter(listens).filter_map(number).collect()
+}
+
+#[test]
+fn more_listeners_than_descriptors_below_the_links() {
+    let Some(lab) = Lab::bare() else { return };
+    let _sandboxes = lab.sandboxes(&lab.target, 12);
+    let spotsim = Running::start(with_descriptors(&lab, 96, &["--upstream", "synthetic"]));
+    let finished = spotsim.finish();
+    assert_eq!(finished.code, 1, "{}", finished.stderr);
+    let error = finished.stderr.lines().last().unwrap_or_default();
+    assert!(
+        error.contains("the 48 file descriptors for listeners"),
+        "{error}"
+    );
+    assert!(error.contains("LimitNOFILE="), "{error}");
+}
+
 #[test]
 fn more_connections_than_descriptors() {
     let Some(lab) = Lab::new() else { return };
     let _upstream = Upstream::start(&lab, &[]);
     let _workload = lab.workload_process();
-    let script = r#"ulimit -Sn 256 && ulimit -Hn 256 && exec "$0" "$@""#;
-    let mut command = lab.daemon_place().command_line(["sh", "-c", script]);
-    command
-        .arg(spotsim_binary())
-        .args(attach_args(lab.target.directory(), &["--upstream", "real"]));
-    let mut spotsim = Running::start(command);
+    let mut spotsim = Running::start(with_descriptors(&lab, 256, &["--upstream", "real"]));
     let armed = Armed::parse(&spotsim.stdout_line("armed: ", 0));
     let _crowd = crowd(&lab, 400, "");
     answers_soon(&lab, &armed, &mut spotsim, "400 idle connections");

@@ -119,9 +119,35 @@ fn a_plan_comes_to_the_same_in_every_format() {
 }
 
 #[test]
+fn a_stagger_is_told_of() {
+    let scratch = Scratch::new();
+    for (name, plan) in [
+        ("a.toml", "stagger = \"90s\"\n[notice]\n"),
+        ("a.yaml", "stagger: 90s\nnotice: {}\n"),
+        ("a.json", r#"{"stagger": "90s", "notice": {}}"#),
+    ] {
+        let table = check(&scratch, name, plan).expect(name);
+        let last = "\n\nto each further target 1m 30s later than to the one before\n";
+        assert!(table.ends_with(last), "{table}");
+        assert_eq!(table.matches("spot/instance-action").count(), 1, "{table}");
+    }
+    is_refused(
+        "a.yaml",
+        "notice: {}\nstagger: -1s\n",
+        "a.yaml:2:10: \"-1s\": ",
+    );
+    is_refused("a.yaml", "notice: {}\nstagger: 5\n", "a.yaml:2:10: ");
+}
+
+#[test]
 fn nothing_is_announced_by_an_empty_plan() {
     let scratch = Scratch::new();
-    for (name, plan) in [("a.toml", ""), ("a.yaml", "{}"), ("a.json", "{}")] {
+    for (name, plan) in [
+        ("a.toml", ""),
+        ("a.yaml", "{}"),
+        ("a.json", "{}"),
+        ("a.yaml", "stagger: 5s"),
+    ] {
         let said = check(&scratch, name, plan).expect(name);
         assert_eq!(said, "nothing is announced\n", "{name}");
     }

@@ -62,7 +62,7 @@ const USAGE: i32 = 2;
 const HOST: i32 = 3;
 
 /// What `doctor` looks at.
-const CHECKS: [&str; 15] = [
+const CHECKS: [&str; 16] = [
     "capabilities",
     "kernel",
     "cgroup v2",
@@ -77,6 +77,7 @@ const CHECKS: [&str; 15] = [
     "network namespaces",
     "namespace cookie",
     "open connections",
+    "container runtime",
     "upstream",
 ];
 
@@ -219,7 +220,7 @@ fn arguments_that_make_no_sense() {
     refused(&lab, Spotsim::command(&lab, &["run"]), USAGE, &["COMMAND"]);
     refused(
         &lab,
-        Spotsim::command(&lab, &["attach", "--pod", "x"]),
+        Spotsim::command(&lab, &["attach", "--pod", "x/y/z"]),
         USAGE,
         &["--pod"],
     );
@@ -302,6 +303,106 @@ const NONSENSE: [(&[&str], &[&str]); 20] = [
     (&["--hold", "--action", "stop"], &["--hold"]),
     (&["--hold", "--plan", "plan.yaml"], &["--hold"]),
 ];
+
+/// Targets that are named in ways that make no sense, or contradict each other.
+const NO_TARGETS: [(&[&str], &[&str]); 22] = [
+    (&[], &["choose targets: --pod"]),
+    (&["-n", "web"], &["choose targets: --pod"]),
+    (&["--once"], &["choose targets: --pod"]),
+    (&["--dry-run"], &["choose targets: --pod"]),
+    (
+        &["--cgroup", "/a", "-n", "web"],
+        &["--namespace goes with --selector or --pod"],
+    ),
+    (&["--cgroup", "/a", "-A"], &["--selector"]),
+    (
+        &["-l", "a", "-A", "-n", "web"],
+        &["--all-namespaces", "--namespace"],
+    ),
+    (
+        &["--cgroup", "/a", "--seed", "3"],
+        &["--seed goes with --select"],
+    ),
+    (&["-l", "a", "--wait", "--once"], &["--wait", "--once"]),
+    (&["--cgroup", "/a", "--wait"], &["--wait is for --pod"]),
+    (
+        &["-l", "a", "--wait", "--select", "count(1)"],
+        &["--wait is for --pod"],
+    ),
+    (&["--cgroup", "/a", "--json"], &["--dry-run"]),
+    (
+        &["-l", "a", "--select", "count(0)"],
+        &["count(n) takes 1 to"],
+    ),
+    (
+        &["-l", "a", "--select", "percent(101)"],
+        &["percent(n) takes 1 to 100"],
+    ),
+    (&["-l", "a", "--select", "half"], &["write all, count(n)"]),
+    (&["-l", "a=b,,c"], &["--selector", "not `,`, at column 5"]),
+    (
+        &["-l", "app in (a, b"],
+        &["--selector", "not the end, at column 13"],
+    ),
+    (&["--pod", "a/b/c"], &["a/b/c", "NAMESPACE/NAME"]),
+    (&["--pod", "/b"], &["NAMESPACE/NAME"]),
+    (&["--pod", ""], &["NAMESPACE/NAME"]),
+    (&["--pid", "-1"], &["-1"]),
+    (&["--pid", "init"], &["--pid", "init"]),
+];
+
+#[test]
+fn targets_that_make_no_sense() {
+    let _alone = alone();
+    let Some(lab) = Lab::bare() else { return };
+    for (options, words) in NO_TARGETS {
+        let command = Spotsim::command(&lab, &[&["attach"], options].concat());
+        is_a_line(&refused(&lab, command, USAGE, words));
+    }
+}
+
+fn is_a_line(refused: &Finished) {
+    let Finished { stderr, .. } = refused;
+    assert_eq!(stderr.lines().count(), 1, "{stderr}");
+}
+
+/// What is named and is not there, beside something that is: nothing is attached.
+#[test]
+fn targets_that_are_not_there() {
+    let _alone = alone();
+    let Some(lab) = Lab::bare() else { return };
+    let target = lab.target.directory().to_str().unwrap();
+    let nowhere = lab.directory.join("runtime.sock");
+    let nowhere = nowhere.to_str().unwrap();
+    let runtime = ["--runtime-endpoint", nowhere];
+    let unit = format!("spotsim-tests-{}", std::process::id());
+    let with_runtime: [&[&str]; 3] = [
+        &["--pod", "default/web-0"],
+        &["-l", "app=web", "--wait"],
+        &["--container", "0123"],
+    ];
+    let with_runtime = with_runtime.map(|options| ([options, &runtime].concat(), nowhere));
+    let without: [(&[&str], &str); 6] = [
+        (&["--pid", "4194305"], "no such process: 4194305"),
+        (&["--pid", "0"], "no such process: 0"),
+        (&["--unit", &unit], "no running unit spotsim-tests-"),
+        (&["--unit", "a~b", "--wait"], "`~` cannot be in it"),
+        (&["--unit", "a.timer", "--wait"], "a timer starts others"),
+        (&["--select", "count(2)"], "count(2): only one matches"),
+    ];
+    let without = without.map(|(options, words)| (options.to_vec(), words));
+    for (options, words) in with_runtime.into_iter().chain(without) {
+        for more in [&[][..], &["--dry-run"]] {
+            let command = attach(&lab, target, &[&options[..], more].concat());
+            is_a_line(&refused(
+                &lab,
+                command,
+                FAILED,
+                &["spotsim: error: ", words],
+            ));
+        }
+    }
+}
 
 /// The same for all that announce something, before they look at anything else.
 #[test]

@@ -5,7 +5,13 @@
 use std::{
     io::{Read as _, Write as _},
     net::{Shutdown, SocketAddr, TcpListener as StdListener, TcpStream},
-    sync::{Arc, Mutex, mpsc},
+    os::unix::process::ExitStatusExt as _,
+    process::Command,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+        mpsc,
+    },
     thread,
     time::{Duration, Instant},
 };
@@ -31,18 +37,26 @@ struct Served {
     address: SocketAddr,
     responder: Arc<Responder>,
     told: Arc<Mutex<Vec<String>>>,
+    /// Makes the witness panic over the next client.
+    fault: Arc<AtomicBool>,
     end: Option<oneshot::Sender<()>>,
     thread: Option<thread::JoinHandle<()>>,
 }
 
 /// Writes down what it is told.
-struct Notes(Arc<Mutex<Vec<String>>>);
+struct Notes {
+    told: Arc<Mutex<Vec<String>>>,
+    fault: Arc<AtomicBool>,
+}
 
 impl Witness for Notes {
     fn arrived(&self, _: SocketAddr, client: SocketAddr) -> Option<Visitor> {
+        let fault = self.fault.swap(false, Ordering::Relaxed);
+        assert!(!fault, "this panic is the test's");
         Some(Visitor {
             cookie: client.port().into(),
             owner: Owner::current(),
+            target: None,
         })
     }
 
@@ -57,7 +71,7 @@ impl Witness for Notes {
             Outcome::Passed(status) => status.as_u16().to_string(),
             Outcome::NoAnswer(_) => "no answer".to_owned(),
         };
-        let Self(told) = self;
+        let Self { told, .. } = self;
         let Exchange { method, path, .. } = exchange;
         told.lock()
             .unwrap()
@@ -67,6 +81,14 @@ impl Witness for Notes {
 
 impl Served {
     fn with(upstream: Upstream) -> Self {
+        Self::until(upstream, async |ended| _ = ended.await)
+    }
+
+    /// Serves until what is made of the wait for the end.
+    fn until<E: Future<Output = ()>>(
+        upstream: Upstream,
+        end_of: impl FnOnce(oneshot::Receiver<()>) -> E + Send + 'static,
+    ) -> Self {
         let plan = Plan {
             notice: Some(NoticePlan::default()),
             ..Plan::default()
@@ -75,9 +97,13 @@ impl Served {
             .arm("2026-01-01T00:00:00Z".parse::<Timestamp>().unwrap())
             .unwrap();
         let told = Arc::new(Mutex::new(Vec::new()));
+        let fault = Arc::new(AtomicBool::new(false));
         let place = Arc::new(Place {
             namespace: Namespace::current().unwrap(),
-            witness: Box::new(Notes(Arc::clone(&told))),
+            witness: Box::new(Notes {
+                told: Arc::clone(&told),
+                fault: Arc::clone(&fault),
+            }),
         });
         let responder = Arc::new(Responder::new(timeline, upstream));
         let served = Arc::clone(&responder);
@@ -92,14 +118,14 @@ impl Served {
                     .await
                     .unwrap();
                 bound.send(listener.local_addr().unwrap()).unwrap();
-                let end = async { _ = ended.await };
-                serve(listener, place, served, end).await;
+                serve(listener, place, served, end_of(ended)).await;
             });
         });
         Self {
             address: address.recv().unwrap(),
             responder,
             told,
+            fault,
             end: Some(end),
             thread: Some(thread),
         }
@@ -280,6 +306,35 @@ fn a_broken_answer_resets() {
         .ask("GET /latest/user-data HTTP/1.1\r\nHost: imds\r\n\r\n")
         .unwrap_err();
     assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
+}
+
+#[test]
+fn a_fault_over_one_client_costs_that_one_its_connection() {
+    let served = Served::with(Upstream::Nothing);
+    for _ in 0..3 {
+        served.fault.store(true, Ordering::Relaxed);
+        let error = served.ask(NOTICE).unwrap_err();
+        assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
+        assert!(served.ask(NOTICE).unwrap().contains("terminate"));
+    }
+}
+
+/// No listener may be gone while connections are sent to it.
+#[test]
+fn a_fault_that_would_end_a_listener_ends_the_process() {
+    const NAME: &str = "a_fault_that_would_end_a_listener_ends_the_process";
+    // In a process of its own, which is this test again.
+    if std::env::var_os(NAME).is_some() {
+        let end = async { panic!("this panic is the test's") };
+        let mut served = Served::until(Upstream::Nothing, |_| end);
+        served.end();
+        return;
+    }
+    let mut again = Command::new(std::env::current_exe().unwrap());
+    again.args(["--exact", NAME]).env(NAME, "");
+    let output = again.output().unwrap();
+    let aborted = Some(nix::libc::SIGABRT);
+    assert_eq!(output.status.signal(), aborted, "{output:?}");
 }
 
 #[test]

@@ -19,9 +19,10 @@ use summary::{Summary, Watch};
 /// Run the tests of every layer
 ///
 /// Sets up what they need first: the kernel half, a release build of spotsim, and the pinned
-/// real clients (a Python venv, node modules, cloud-init) under target/clients. Tests that need the
-/// kernel need root. What cannot run here is skipped and says why; with
-/// SPOTSIM_REQUIRE_BPF=1 that is a failure.
+/// real clients (a Python venv, node modules, cloud-init) and a second containerd under
+/// target/clients. Tests that need the kernel need root; those with pods need containerd, runc and
+/// CNI plugins on this host, of which they start their own. What cannot run here is skipped and
+/// says why; with SPOTSIM_REQUIRE_BPF=1 that is a failure.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Arguments for `cargo test`

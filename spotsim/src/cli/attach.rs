@@ -1,29 +1,55 @@
-//! `spotsim attach`: intercept what runs in cgroups.
+//! `spotsim attach`: intercept chosen pods, containers, units or cgroups.
 
 use std::sync::Arc;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use clap::Args;
 use jiff::Timestamp;
-use log::{Level, LevelFilter, info, log_enabled};
+use log::{Level, LevelFilter, info, log_enabled, warn};
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::{Exit, log as log_to, options::Options, runtime, stop::Stop};
+use super::{
+    Exit, Misuse, log as log_to,
+    options::{Options, RuntimeOptions, Targets},
+    pods::{Row, show},
+    runtime,
+    stop::Stop,
+};
 use crate::{
     control::{Reason, Served, Session, Verb},
     doctor,
     interception::{Config, Interception},
     journal::Feed,
     responder::{Responder, Upstream},
-    target::Cgroup,
+    target::{Choice, Follower, Found, Pods, Select},
     timeline::{Plan, Timeline},
 };
 
 #[derive(Args)]
+#[command(override_usage = "spotsim attach TARGETS [OPTIONS]")]
 pub struct Attach {
-    /// A cgroup: a path as in /proc/PID/cgroup (`/kubepods/…`) or the full directory; repeatable
-    #[arg(long = "cgroup", value_name = "PATH", required = true)]
-    cgroups: Vec<String>,
+    // Its heading goes for what comes after it, up to the runtime's options.
+    #[command(flatten)]
+    targets: Targets,
+
+    /// Choose once: pods that match later are left alone
+    #[arg(long)]
+    once: bool,
+
+    /// Start though what is named is not there yet
+    #[arg(long, conflicts_with = "once")]
+    wait: bool,
+
+    /// Show what would be chosen, and attach to nothing
+    #[arg(long)]
+    dry_run: bool,
+
+    /// With --dry-run, as JSON
+    #[arg(long, requires = "dry_run")]
+    json: bool,
+
+    #[command(flatten)]
+    runtime: RuntimeOptions,
 
     #[command(flatten)]
     options: Options,
@@ -35,14 +61,62 @@ impl Attach {
         // What is wrong with the options is wrong on every host.
         let plan = self.options.plan()?;
         let upstream = self.options.upstream.upstream(false)?;
-        doctor::preflight()?;
-        runtime()?.block_on(self.intercept(plan, upstream))
+        let choice = self.choice()?;
+        if self.dry_run {
+            return runtime()?.block_on(self.show(choice));
+        }
+        doctor::preflight_for_others()?;
+        runtime()?.block_on(self.intercept(plan, upstream, choice))
     }
 
-    async fn intercept(self, plan: Plan, upstream: Upstream) -> Result<Exit> {
-        let Self { cgroups, options } = self;
-        let find = |path: &String| Cgroup::find(path);
-        let targets = cgroups.iter().map(find).collect::<Result<_, _>>()?;
+    fn choice(&self) -> Result<Choice> {
+        let choice = Choice {
+            wait: self.wait,
+            ..self.targets.required()?
+        };
+        if choice.wait && !choice.is_alive() {
+            return Err(Misuse::error(
+                "--wait is for --pod, --selector and --unit, and for all of them",
+            ));
+        }
+        Ok(choice)
+    }
+
+    /// Finds those who are chosen now.
+    async fn find(&self, choice: &Choice) -> Result<(Found, Option<Pods>)> {
+        let mut pods = match choice.asks_runtime() {
+            true => Some(Pods::new(self.runtime.connect().await?)),
+            false => None,
+        };
+        let found = choice.find(pods.as_mut()).await?;
+        if choice.select != Select::All {
+            let (count, seed) = (found.targets.len(), choice.seed);
+            info!("chose {count} by {}, --seed {seed}", choice.select);
+        }
+        for reason in &found.refused {
+            warn!("{reason}");
+        }
+        Ok((found, pods))
+    }
+
+    async fn show(self, choice: Choice) -> Result<Exit> {
+        let (found, _) = self.find(&choice).await?;
+        let rows: Vec<_> = found.targets.iter().map(Row::of).collect();
+        show(&rows, self.json, "nothing is chosen yet")
+    }
+
+    async fn intercept(self, plan: Plan, upstream: Upstream, choice: Choice) -> Result<Exit> {
+        let (found, pods) = self.find(&choice).await?;
+        let Self { options, once, .. } = self;
+        // What merely matches may be more than can be attached to.
+        let some_suffice = choice.selector.is_some();
+        let follower = match choice.is_alive() && !once {
+            true => {
+                let follower = Follower::start(choice, pods, &found);
+                Some(follower.context("cannot watch cgroups")?)
+            }
+            false => None,
+        };
         let claim = options.claim()?;
         let mut stop = Stop::new()?;
         // Suspended, it would leave its targets without an IMDS. A signal that is listened for
@@ -54,14 +128,16 @@ impl Attach {
         ));
         let feed = Feed::default();
         let mut interception = Interception::arm(Config {
-            targets,
+            targets: found.targets,
+            some_suffice,
+            follower,
             namespace: None,
             responder: Arc::clone(&responder),
             feed: feed.clone(),
             kernel_log: log_enabled!(Level::Trace),
         })?;
         // Its times count from when somebody can see it.
-        responder.show(plan.arm(Timestamp::now())?);
+        responder.announce(&plan, Timestamp::now(), None)?;
         let served = Served::Targets(interception.targets());
         let session = Session::start(claim, Verb::Attach, served, responder, feed)?;
         log_to::print(interception.armed().to_string());

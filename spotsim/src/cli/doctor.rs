@@ -9,7 +9,7 @@ use anyhow::Result;
 use clap::Args;
 use serde_json::json;
 
-use super::Exit;
+use super::{Exit, options::RuntimeOptions, runtime};
 use crate::doctor::{self, Check, Outcome};
 
 #[derive(Args)]
@@ -17,12 +17,19 @@ pub struct Doctor {
     /// Print one JSON object
     #[arg(long)]
     json: bool,
+
+    #[command(flatten)]
+    runtime: RuntimeOptions,
 }
 
 impl Doctor {
     pub fn run(self) -> Result<Exit> {
-        let Self { json } = self;
-        let checks = doctor::checks();
+        let Self {
+            json,
+            runtime: asked,
+        } = self;
+        let answer = runtime()?.block_on(asked.connect());
+        let checks = doctor::checks(answer);
         let mut out = io::stdout().lock();
         let printed = if json {
             writeln!(out, "{}", as_json(&checks))

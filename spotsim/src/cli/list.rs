@@ -14,7 +14,10 @@ use super::{
     print, runtime,
     table::{announced, plain, table},
 };
-use crate::control::{Client, Id, Serves, Status};
+use crate::{
+    control::{Client, Id, Serves, Status, TargetStatus},
+    target::Named,
+};
 
 #[derive(Args)]
 pub struct List {
@@ -97,7 +100,24 @@ fn row((id, answer): Answer, now: Timestamp) -> [String; 6] {
 /// Whom one serves, in a word.
 pub fn serves(serves: &Serves) -> String {
     plain(&match serves {
-        Serves::Targets(targets) => targets.join(","),
+        Serves::Targets(targets) => several(targets),
         Serves::Listen(address) => format!("http://{address}"),
     })
+}
+
+/// Targets in few words: paths of cgroups as they are, of many the first.
+fn several(targets: &[TargetStatus]) -> String {
+    const MOST: usize = 3;
+    if targets.is_empty() {
+        return "no target yet".to_owned();
+    }
+    let name = |target: &TargetStatus| match target.named {
+        Named::Cgroup => target.cgroup.clone(),
+        _ => target.name.clone(),
+    };
+    let first: Vec<_> = targets.iter().take(MOST).map(name).collect();
+    match targets.len().saturating_sub(MOST) {
+        0 => first.join(","),
+        more => format!("{} and {more} more", first.join(",")),
+    }
 }

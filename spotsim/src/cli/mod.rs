@@ -14,6 +14,7 @@ mod list;
 mod log;
 mod options;
 mod plan;
+mod pods;
 mod run;
 mod serve;
 mod status;
@@ -24,7 +25,10 @@ mod watch;
 pub use exit::Exit;
 use exit::Misuse;
 
-const ABOUT: &str = "Shows a fake EC2 Spot interruption to chosen cgroups, and to nobody else";
+use crate::netns;
+
+const ABOUT: &str =
+    "Shows a fake EC2 Spot interruption to chosen pods and cgroups, and to nobody else";
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -43,15 +47,15 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Verb {
-    /// Intercept what runs in cgroups, until Ctrl-C
+    /// Intercept pods, containers, units or cgroups, until Ctrl-C
     Attach(attach::Attach),
     /// Run a command that sees the interruption
     Run(run::Run),
     /// Serve IMDS on an address of your choice, without root and without intercepting anybody
     Serve(serve::Serve),
-    /// Announce something in a running one, instead of what it announces
+    /// Announce something in a running one, to all of its targets or to some
     Trigger(control::Trigger),
-    /// Withdraw everything that a running one announces
+    /// Withdraw what a running one announces, from all of its targets or from some
     Cancel(control::Cancel),
     /// End a running one
     Detach(control::Detach),
@@ -61,6 +65,8 @@ enum Verb {
     Status(status::Status),
     /// Show connects and requests as they happen
     Watch(watch::Watch),
+    /// Show the pods of this node
+    Pods(pods::ListPods),
     /// Look at a plan file
     Plan(plan::Plan),
     /// Check whether this host can do it
@@ -68,6 +74,17 @@ enum Verb {
     /// Remove a cgroup when standard input ends (used by `run`)
     #[command(hide = true)]
     Guard(guard::Guard),
+}
+
+impl Verb {
+    /// Whether it looks at what others run, wherever on the host. The other verbs stay in the
+    /// cgroup namespace that they were started in, and `run` starts its command there.
+    fn is_about_others(&self) -> bool {
+        matches!(
+            self,
+            Self::Attach(_) | Self::Trigger(_) | Self::Cancel(_) | Self::Pods(_) | Self::Doctor(_)
+        )
+    }
 }
 
 /// Runs the command line `args`, including the program's name, and says how it ended.
@@ -86,6 +103,11 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> Exit {
             return Exit::of_usage(&error);
         }
     };
+    if cli.verb.is_about_others() {
+        // Before there is another thread, which would stay where it is. If it fails, the verb's
+        // own checks tell why.
+        let _ = netns::enter_hosts_cgroup_namespace();
+    }
     let result = match cli.verb {
         Verb::Attach(attach) => attach.run(),
         Verb::Run(run) => run.run(),
@@ -96,6 +118,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> Exit {
         Verb::List(list) => list.run(),
         Verb::Status(status) => status.run(),
         Verb::Watch(watch) => watch.run(),
+        Verb::Pods(pods) => pods.run(),
         Verb::Plan(plan) => plan.run(),
         Verb::Doctor(doctor) => doctor.run(),
         Verb::Guard(guard) => guard.run(),
@@ -125,7 +148,20 @@ fn print(text: impl AsRef<[u8]>) -> Result<bool> {
 fn one_line(error: &clap::Error) -> String {
     let text = error.to_string();
     let first = text.split("\n\n").next().unwrap_or_default();
-    printable(&first.split_whitespace().collect::<Vec<_>>().join(" "))
+    shortened(&printable(
+        &first.split_whitespace().collect::<Vec<_>>().join(" "),
+    ))
+}
+
+/// What clap quotes may be of any length. What is wrong with it is told at the end.
+fn shortened(text: &str) -> String {
+    const EACH_END: usize = 200;
+    let letters: Vec<char> = text.chars().collect();
+    if letters.len() <= 2 * EACH_END {
+        return text.to_owned();
+    }
+    let (first, last) = (&letters[..EACH_END], &letters[letters.len() - EACH_END..]);
+    first.iter().chain(['…'].iter()).chain(last).collect()
 }
 
 /// An error may quote what somebody else wrote: a file, its name, or a workload's.
@@ -143,4 +179,19 @@ fn runtime() -> Result<tokio::runtime::Runtime> {
         .worker_threads(2)
         .enable_all()
         .build()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_long_is_shortened_in_the_middle() {
+        let short = "é".repeat(400);
+        assert_eq!(shortened(&short), short);
+        let long = format!("invalid value '{}' is why", "é".repeat(400));
+        let text = shortened(&long);
+        assert_eq!(text.chars().count(), 401);
+        assert!(text.starts_with("invalid value 'é") && text.ends_with("é' is why"));
+    }
 }

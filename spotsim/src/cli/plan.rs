@@ -12,7 +12,7 @@ use super::{
     print,
     table::{brief, length, table, time},
 };
-use crate::timeline::{Step, Timeline};
+use crate::timeline::{Span, Step, Timeline};
 
 const FORMAT: &str = "\
 A plan file (.toml, .yaml or .json) has any of these; every TIME is +90s after the arming, or \
@@ -39,7 +39,8 @@ A plan file (.toml, .yaml or .json) has any of these; every TIME is +90s after t
   lifecycle-states:
     - state: InService
     - state: Terminated
-      appears: +2m";
+      appears: +2m
+  stagger: 30s                # each target is shown all of it so much later than the one before";
 
 #[derive(Args)]
 pub struct Plan {
@@ -67,12 +68,12 @@ impl Plan {
         } = self;
         let plan = read_plan(&file)?;
         let timeline = plan.arm(Timestamp::now())?;
-        print(text(&timeline))?;
+        print(text(&timeline, plan.stagger))?;
         Ok(Exit::Done)
     }
 }
 
-fn text(timeline: &Timeline) -> String {
+fn text(timeline: &Timeline, stagger: Option<Span>) -> String {
     let steps = timeline.steps();
     if steps.is_empty() {
         return "nothing is announced\n".to_owned();
@@ -81,7 +82,13 @@ fn text(timeline: &Timeline) -> String {
         .iter()
         .map(|step| row(step, timeline.armed_at()))
         .collect();
-    table(["AFTER", "TIME", "PATH", "VALUE"], &rows)
+    let first = table(["AFTER", "TIME", "PATH", "VALUE"], &rows);
+    match stagger {
+        Some(stagger) => {
+            format!("{first}\nto each further target {stagger} later than to the one before\n")
+        }
+        None => first,
+    }
 }
 
 fn row(step: &Step, armed_at: Timestamp) -> [String; 4] {
@@ -113,11 +120,14 @@ mod tests {
             .replace("not-after: +2h", "not-after: 2036-12-01T10:00:00Z")
             .replace("      appears: 2026-12-01T10:00:00Z", "      appears: 0s");
         let lines = example.lines().map(|line| line.strip_prefix("  ").unwrap());
-        let text: Vec<_> = lines.collect();
+        let lines: Vec<_> = lines.collect();
         let plan: timeline::Plan =
-            document::parse(&text.join("\n"), document::Format::Yaml).unwrap();
-        let steps = plan.arm("2026-12-01T09:00:00Z".parse().unwrap());
-        assert!(steps.unwrap().steps().len() > 5);
+            document::parse(&lines.join("\n"), document::Format::Yaml).unwrap();
+        let timeline = plan.arm("2026-12-01T09:00:00Z".parse().unwrap()).unwrap();
+        assert!(timeline.steps().len() > 5);
+        let last = "\n\nto each further target 30s later than to the one before\n";
+        assert!(text(&timeline, plan.stagger).ends_with(last));
+        assert!(!text(&timeline, None).contains("further"));
     }
 
     #[test]
@@ -141,6 +151,6 @@ AFTER    TIME                  PATH                          VALUE
 +3m 30s  2026-01-01T00:03:30Z  spot/instance-action          (taken back)
 +3m 30s  2026-01-01T00:03:30Z  spot/termination-time         (taken back)
 ";
-        assert_eq!(text(&timeline), expected);
+        assert_eq!(text(&timeline, None), expected);
     }
 }

@@ -84,14 +84,16 @@ impl Run {
         ));
         let feed = Feed::default();
         let mut interception = Interception::arm(Config {
-            targets: vec![cgroup],
+            targets: vec![cgroup.into()],
+            some_suffice: false,
+            follower: None,
             namespace: Some(namespace),
             responder: Arc::clone(&responder),
             feed: feed.clone(),
             kernel_log: log_enabled!(Level::Trace),
         })?;
         // Its times count from when somebody can see it.
-        responder.show(plan.arm(Timestamp::now())?);
+        responder.announce(&plan, Timestamp::now(), None)?;
         let served = Served::Targets(interception.targets());
         let session = Session::start(claim, Verb::Run, served, responder, feed)?;
         log_to::say(interception.armed().to_string());

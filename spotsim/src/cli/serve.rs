@@ -102,7 +102,7 @@ async fn serve_at(listen: SocketAddr, options: &Options) -> Result<Exit> {
     log_to::print(format!(
         "serving: http://{address}; upstream {}; {}",
         responder.upstream(),
-        responder.timeline()
+        responder.waves().first()
     ));
     let mut reason = Reason::Stopped;
     let end = async {
@@ -129,6 +129,7 @@ impl Witness for Visitors {
         Some(Visitor {
             cookie: self.count.fetch_add(1, Ordering::Relaxed),
             owner: Owner::current(),
+            target: None,
         })
     }
 

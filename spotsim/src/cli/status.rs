@@ -11,7 +11,10 @@ use super::{
     print, runtime,
     table::{brief, countdown, plain, table, time},
 };
-use crate::control;
+use crate::{
+    control::{self, Serves},
+    target::Named,
+};
 
 #[derive(Args)]
 pub struct Status {
@@ -46,6 +49,7 @@ fn text(status: &control::Status, now: Timestamp) -> String {
         started,
         upstream,
         held,
+        own_clocks,
         steps,
         deadline,
         counts,
@@ -64,7 +68,12 @@ fn text(status: &control::Status, now: Timestamp) -> String {
         counts.requests, counts.faked, counts.passed, counts.unanswered, counts.missed_connects
     );
     if *held {
-        return text + "announced  nothing: it is held until `spotsim trigger`\n";
+        return text
+            + "announced  nothing: it is held until `spotsim trigger`\n"
+            + &targets(status, now);
+    }
+    if *own_clocks {
+        return text + &targets(status, now);
     }
     if let Some(deadline) = deadline {
         text += &format!(
@@ -91,5 +100,32 @@ fn text(status: &control::Status, now: Timestamp) -> String {
             [when, time(step.at), plain(&step.path), brief(value)]
         })
         .collect();
-    text + "\n" + &table(["WHEN", "TIME", "PATH", "VALUE"], &rows)
+    text + "\n" + &table(["WHEN", "TIME", "PATH", "VALUE"], &rows) + &targets(status, now)
+}
+
+/// The targets, each with its own times; nothing where the line above has said it all.
+fn targets(status: &control::Status, now: Timestamp) -> String {
+    let Serves::Targets(targets) = &status.serves else {
+        return String::new();
+    };
+    if !status.own_clocks && targets.iter().all(|target| target.named == Named::Cgroup) {
+        return String::new();
+    }
+    let when = |time: Option<Timestamp>| match time {
+        Some(time) => countdown(time, now),
+        None => "-".to_owned(),
+    };
+    let rows: Vec<_> = targets
+        .iter()
+        .map(|target| {
+            [
+                plain(&target.name),
+                when(target.notice),
+                when(target.deadline),
+                when(target.next),
+                plain(&target.cgroup),
+            ]
+        })
+        .collect();
+    "\n".to_owned() + &table(["TARGET", "NOTICE", "DEADLINE", "NEXT", "CGROUP"], &rows)
 }

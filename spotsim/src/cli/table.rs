@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use jiff::{SignedDuration, Timestamp};
 
-use crate::control::{self, Status};
+use crate::control::{self, Serves, Status, TargetStatus};
 
 /// Text that a terminal shows as it is, one column a character: others than those of ASCII are
 /// written as escapes.
@@ -77,6 +77,22 @@ pub fn brief(value: &str) -> String {
 pub fn announced(status: &Status, now: Timestamp) -> String {
     if status.held {
         return "nothing, held".to_owned();
+    }
+    if status.own_clocks
+        && let Serves::Targets(targets) = &status.serves
+    {
+        let soonest = |time: fn(&TargetStatus) -> Option<Timestamp>| {
+            let times = targets.iter().filter_map(time);
+            times.filter(|time| *time > now).min()
+        };
+        let mut words = "to each its own".to_owned();
+        if let Some(next) = soonest(|target| target.next) {
+            let _ = write!(words, "; next {}", countdown(next, now));
+        }
+        if let Some(deadline) = soonest(|target| target.deadline) {
+            let _ = write!(words, "; first deadline {}", countdown(deadline, now));
+        }
+        return words;
     }
     let next = status.to_come(now).next();
     let visible = status.visible(now);

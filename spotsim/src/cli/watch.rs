@@ -166,12 +166,18 @@ fn text(message: &Message) -> Option<String> {
                 milliseconds(request.latency_us)
             ))
         }
-        Message::Announced(change) => {
+        Message::Announced { target, change } => {
             let value = match &change.value {
                 Some(value) => format!("is {}", brief(value)),
                 None => "is taken back".to_owned(),
             };
-            plain(&format!("{} {} {value}", stamp(change.at), change.path))
+            let target = target.as_ref().map(|target| format!("{target}: "));
+            plain(&format!(
+                "{} {}{} {value}",
+                stamp(change.at),
+                target.unwrap_or_default(),
+                change.path
+            ))
         }
         Message::Counts(_) => return None,
         Message::Lost { count } => format!("{count} lines were lost: they were not read in time"),
@@ -185,13 +191,12 @@ fn stamp(time: Timestamp) -> String {
 
 fn who(caller: Option<&Caller>) -> String {
     match caller {
-        Some(Caller {
-            pid,
-            command,
-            uid,
-            cgroup,
-            ..
-        }) => format!("{command}[{pid}] of user {uid} in {cgroup}"),
+        Some(caller) => {
+            let Caller {
+                pid, command, uid, ..
+            } = caller;
+            format!("{command}[{pid}] of user {uid} in {}", caller.place())
+        }
         None => "somebody".to_owned(),
     }
 }

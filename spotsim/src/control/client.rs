@@ -11,6 +11,7 @@ use hyper::{
     header::HOST,
 };
 use hyper_util::rt::TokioIo;
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
 use tokio::{net::UnixStream, time::timeout};
 
@@ -87,15 +88,18 @@ impl Client {
         self.ask(Method::GET, "/status", Bytes::new()).await
     }
 
-    /// Announces a plan instead of what is announced. Returns when every later request sees it.
-    pub async fn trigger(&self, plan: &Plan) -> Result<Status> {
+    /// Announces a plan instead of what is announced, to everybody or to the targets of these
+    /// cgroups. Returns when every later request sees it.
+    pub async fn trigger(&self, plan: &Plan, to: &[String]) -> Result<Status> {
         let plan = serde_json::to_vec(plan)?;
-        self.ask(Method::POST, "/trigger", plan.into()).await
+        self.ask(Method::POST, &for_some("/trigger", to), plan.into())
+            .await
     }
 
-    /// Withdraws everything announced.
-    pub async fn cancel(&self) -> Result<Status> {
-        self.ask(Method::POST, "/cancel", Bytes::new()).await
+    /// Withdraws everything announced, from everybody or from the targets of these cgroups.
+    pub async fn cancel(&self, to: &[String]) -> Result<Status> {
+        self.ask(Method::POST, &for_some("/cancel", to), Bytes::new())
+            .await
     }
 
     /// Returns when nobody is intercepted any more.
@@ -173,6 +177,17 @@ impl Client {
         let answer = sender.send_request(request).await;
         answer.with_context(|| self.broken())
     }
+}
+
+/// A request's target with the cgroups that it is for.
+fn for_some(path: &str, cgroups: &[String]) -> String {
+    let mut target = path.to_owned();
+    for (index, cgroup) in cgroups.iter().enumerate() {
+        target.push(if index == 0 { '?' } else { '&' });
+        target += "cgroup=";
+        target.extend(utf8_percent_encode(cgroup, NON_ALPHANUMERIC));
+    }
+    target
 }
 
 impl Watching {

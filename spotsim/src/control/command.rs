@@ -1,6 +1,9 @@
 //! What can be asked for, read without doing it.
 
+use std::borrow::Cow;
+
 use hyper::StatusCode;
+use percent_encoding::percent_decode_str;
 
 use crate::{
     document::{self, Format},
@@ -16,14 +19,17 @@ pub enum Command {
     /// How it is.
     Status,
     /// Announce this, and nothing of what is announced now.
-    Trigger(Box<Plan>),
+    Trigger { plan: Box<Plan>, to: To },
     /// Announce nothing.
-    Cancel,
+    Cancel { to: To },
     /// End.
     Detach,
     /// Tell of everything from now on.
     Watch,
 }
+
+/// To whom: the paths of targets' cgroups, or everybody if there are none.
+pub type To = Vec<String>;
 
 /// Why something is not done.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,12 +59,17 @@ impl Refusal {
 }
 
 impl Command {
-    /// Reads a request. A plan that is not read here may still make no sense at the time when it
+    /// Reads a request. `cgroup=PATH` in the query, any number of times, is for whom it is; paths
+    /// are percent-encoded. A plan that is not read here may still make no sense at the time when it
     /// is armed.
-    pub fn parse(method: &str, path: &str, body: &[u8]) -> Result<Self, Refusal> {
+    pub fn parse(method: &str, target: &str, body: &[u8]) -> Result<Self, Refusal> {
         if body.len() > LONGEST_BODY {
             return Err(Refusal::too_long());
         }
+        let (path, query) = match target.split_once('?') {
+            Some((path, query)) => (path, Some(query)),
+            None => (target, None),
+        };
         let allow = match path {
             "/status" | "/watch" => "GET",
             "/trigger" | "/cancel" | "/detach" => "POST",
@@ -74,14 +85,41 @@ impl Command {
                 error: format!("use {allow} for {path}"),
             });
         }
+        let to = match (path, query) {
+            (_, None) => To::new(),
+            ("/trigger" | "/cancel", Some(query)) => to(query)?,
+            _ => {
+                let error = format!("{path} takes no query");
+                return Err(Refusal::new(StatusCode::BAD_REQUEST, error));
+            }
+        };
         Ok(match path {
             "/status" => Self::Status,
             "/watch" => Self::Watch,
-            "/cancel" => Self::Cancel,
+            "/cancel" => Self::Cancel { to },
             "/detach" => Self::Detach,
-            _ => Self::Trigger(Box::new(plan(body)?)),
+            _ => Self::Trigger {
+                plan: Box::new(plan(body)?),
+                to,
+            },
         })
     }
+}
+
+/// Reads `cgroup=PATH&cgroup=PATH`.
+fn to(query: &str) -> Result<To, Refusal> {
+    let path = |part: &str| {
+        let path = part.strip_prefix("cgroup=")?;
+        percent_decode_str(path)
+            .decode_utf8()
+            .ok()
+            .map(Cow::into_owned)
+    };
+    let paths: Option<To> = query.split('&').map(path).collect();
+    paths.ok_or_else(|| {
+        let error = "the query is not cgroup=PATH&cgroup=PATH, percent-encoded UTF-8";
+        Refusal::new(StatusCode::BAD_REQUEST, error)
+    })
 }
 
 /// Reads the plan in a body. Of nothing it is a notice at once.
@@ -116,7 +154,14 @@ mod tests {
         for (method, path, command) in [
             ("GET", "/status", Command::Status),
             ("GET", "/watch", Command::Watch),
-            ("POST", "/cancel", Command::Cancel),
+            ("POST", "/cancel", Command::Cancel { to: To::new() }),
+            (
+                "POST",
+                "/cancel?cgroup=/a%20b&cgroup=%2Fc",
+                Command::Cancel {
+                    to: vec!["/a b".to_owned(), "/c".to_owned()],
+                },
+            ),
             ("POST", "/detach", Command::Detach),
         ] {
             assert_eq!(Command::parse(method, path, b""), Ok(command));
@@ -126,7 +171,7 @@ mod tests {
     #[test]
     fn a_trigger_has_a_plan_or_none() {
         let plan = |body: &[u8]| match Command::parse("POST", "/trigger", body) {
-            Ok(Command::Trigger(plan)) => *plan,
+            Ok(Command::Trigger { plan, .. }) => *plan,
             other => panic!("{other:?}"),
         };
         for empty in [&b""[..], b"\n"] {
@@ -169,6 +214,21 @@ mod tests {
             assert!(error.starts_with(expected), "{error}");
             assert!(!error.contains('\n'), "{error}");
         }
+        for target in [
+            "/trigger?",
+            "/trigger?cgroup",
+            "/trigger?cgroups=/a",
+            "/cancel?cgroup=/a&",
+            "/cancel?cgroup=%ff",
+        ] {
+            let (status, _, error) = refusal("POST", target, b"");
+            assert_eq!(status, 400, "{target}");
+            assert!(error.starts_with("the query is not cgroup="), "{error}");
+        }
+        assert_eq!(
+            refusal("GET", "/status?cgroup=/a", b""),
+            (400, None, "/status takes no query".to_owned())
+        );
         let long = vec![b' '; LONGEST_BODY + 1];
         assert_eq!(refusal("POST", "/trigger", &long).0, 413);
     }

@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 use crate::{
     interception::Ended,
     journal::{Connect, Counts, Request},
-    timeline,
+    target::{Named, Target},
+    timeline::{self, Timeline},
 };
 
 /// The verb by which a spotsim was started.
@@ -34,10 +35,45 @@ impl fmt::Display for Verb {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Serves {
-    /// The cgroups that are intercepted, by their paths as in `/proc/PID/cgroup`.
-    Targets(Vec<String>),
+    /// Those that are intercepted, in the order in which they came.
+    Targets(Vec<TargetStatus>),
     /// Whoever comes to this address.
     Listen(String),
+}
+
+/// How it is with a target.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TargetStatus {
+    /// As `pod default/web-0` or `cgroup /system.slice/web.service`.
+    pub name: String,
+    #[serde(flatten)]
+    pub named: Named,
+    /// The path as in `/proc/PID/cgroup`.
+    pub cgroup: String,
+    /// All that is announced to it, in a line.
+    pub timeline: String,
+    /// When the notice appears to it, if there is one.
+    pub notice: Option<Timestamp>,
+    /// The time in its notice.
+    pub deadline: Option<Timestamp>,
+    /// When something changes for it next.
+    pub next: Option<Timestamp>,
+}
+
+impl TargetStatus {
+    /// With what it is shown.
+    pub fn new(target: &Target, timeline: &Timeline, now: Timestamp) -> Self {
+        let notice = timeline.notice();
+        Self {
+            name: target.to_string(),
+            named: target.named.clone(),
+            cgroup: target.cgroup.path().to_owned(),
+            timeline: timeline.to_string(),
+            notice: notice.map(|notice| notice.appears),
+            deadline: notice.map(|notice| notice.deadline),
+            next: timeline.next_change(now),
+        }
+    }
 }
 
 /// How it is with a running spotsim.
@@ -56,6 +92,9 @@ pub struct Status {
     pub upstream: String,
     /// Whether nothing is announced, now or later, until somebody triggers it.
     pub held: bool,
+    /// Whether targets have clocks of their own, which each has with it. Then what follows goes
+    /// for those that have none; with a stagger, for the first.
+    pub own_clocks: bool,
     /// All that is announced, in a line.
     pub timeline: String,
     /// What is visible now, in the order of the paths.
@@ -94,12 +133,18 @@ pub struct Change {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "kebab-case")]
 pub enum Message {
-    /// The first line, and another when somebody triggers or cancels, or a target has gone.
+    /// The first line, and another when somebody triggers or cancels, or a target comes or goes.
     Status(Box<Status>),
     Connect(Connect),
     Request(Request),
     /// It changes as it was announced, or because somebody triggered or canceled.
-    Announced(Change),
+    Announced {
+        /// To whom, where targets have clocks of their own.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        target: Option<String>,
+        #[serde(flatten)]
+        change: Change,
+    },
     /// How much has happened so far: at most each second, while that changes.
     Counts(Counts),
     /// Whoever watches was too slow for so many lines.
@@ -262,7 +307,10 @@ mod tests {
         };
         for (message, text) in [
             (
-                Message::Announced(change),
+                Message::Announced {
+                    target: None,
+                    change,
+                },
                 r#"{"type":"announced","at":"2026-01-01T00:00:00Z","path":"spot/instance-action","value":null}"#,
             ),
             (Message::Lost { count: 3 }, r#"{"type":"lost","count":3}"#),

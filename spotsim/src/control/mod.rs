@@ -28,5 +28,5 @@ pub use client::{Client, Watching};
 pub use command::{Command, LONGEST_BODY, Refusal};
 pub use directory::{Claim, Directory};
 pub use id::Id;
-pub use message::{Change, Item, Message, Reason, Serves, Status, Verb, brief};
+pub use message::{Change, Item, Message, Reason, Serves, Status, TargetStatus, Verb, brief};
 pub use session::{Served, Session};

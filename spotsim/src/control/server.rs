@@ -14,6 +14,7 @@ use hyper::{
     Request, Response, StatusCode,
     body::{Body as _, Bytes, Incoming},
     header::{ALLOW, CONTENT_TYPE, HeaderValue},
+    http::uri::PathAndQuery,
     server::conn::http1,
     service::service_fn,
 };
@@ -30,7 +31,7 @@ use super::{
     session::{Phase, Subject},
     watch::{Lines, line},
 };
-use crate::responder::Clients;
+use crate::responder::{Clients, Room};
 
 /// More than so many connections cost the oldest, those first that never asked.
 const MOST_CONNECTIONS: usize = 64;
@@ -48,7 +49,7 @@ type Answer = Response<Either<Full<Bytes>, Lines>>;
 
 /// Serves until it has ended.
 pub async fn serve(listener: UnixListener, subject: Arc<Subject>) {
-    let mut clients = Clients::new(MOST_CONNECTIONS);
+    let mut clients = Clients::of(&Room::new(MOST_CONNECTIONS, MOST_CONNECTIONS));
     let mut phase = subject.phase();
     let mut failing = false;
     loop {
@@ -99,10 +100,11 @@ async fn converse(stream: UnixStream, subject: &Arc<Subject>, asked: &AtomicBool
 async fn attend(request: Request<Incoming>, subject: &Arc<Subject>) -> Result<Answer, Refusal> {
     let (head, body) = request.into_parts();
     let body = read(body).await?;
-    match Command::parse(head.method.as_str(), head.uri.path(), &body)? {
+    let target = head.uri.path_and_query().map_or("", PathAndQuery::as_str);
+    match Command::parse(head.method.as_str(), target, &body)? {
         Command::Status => Ok(json(StatusCode::OK, &subject.status())),
-        Command::Trigger(plan) => Ok(json(StatusCode::OK, &subject.trigger(&plan)?)),
-        Command::Cancel => Ok(json(StatusCode::OK, &subject.cancel()?)),
+        Command::Trigger { plan, to } => Ok(json(StatusCode::OK, &subject.trigger(&plan, &to)?)),
+        Command::Cancel { to } => Ok(json(StatusCode::OK, &subject.cancel(&to)?)),
         Command::Detach => Ok(json(StatusCode::OK, &subject.detach().await?)),
         Command::Watch => {
             let mut answer = Response::new(Either::Right(Lines::of(subject)));

@@ -8,10 +8,11 @@ use jiff::Timestamp;
 use log::info;
 use tokio::{net::UnixListener, sync::watch, task::JoinSet};
 
-use super::{Change, Claim, Id, Reason, Refusal, Serves, Status, Verb, server};
+use super::{Change, Claim, Id, Reason, Refusal, Serves, Status, TargetStatus, Verb, server};
 use crate::{
     journal::Feed,
     responder::Responder,
+    target::Target,
     timeline::{Plan, Timeline},
 };
 
@@ -38,8 +39,8 @@ pub struct Subject {
 
 /// Whom it serves, as it goes on.
 pub enum Served {
-    /// The paths of cgroups, which may become fewer.
-    Targets(watch::Receiver<Vec<String>>),
+    /// Targets, which come and go.
+    Targets(watch::Receiver<Vec<Target>>),
     /// An address.
     Listen(String),
 }
@@ -140,8 +141,8 @@ impl Subject {
         &self.responder
     }
 
-    /// Waits until there are fewer targets; for ever if that cannot be.
-    pub async fn targets_changed(targets: &mut Option<watch::Receiver<Vec<String>>>) {
+    /// Waits until there are other targets; for ever if that cannot be.
+    pub async fn targets_changed(targets: &mut Option<watch::Receiver<Vec<Target>>>) {
         if let Some(changes) = targets
             && changes.changed().await.is_ok()
         {
@@ -151,19 +152,26 @@ impl Subject {
     }
 
     /// The targets, if there are any, to be watched.
-    pub fn targets(&self) -> Option<watch::Receiver<Vec<String>>> {
+    pub fn targets(&self) -> Option<watch::Receiver<Vec<Target>>> {
         match &self.served {
             Served::Targets(targets) => Some(targets.clone()),
             Served::Listen(_) => None,
         }
     }
 
-    /// How it is now.
-    pub fn status(&self) -> Status {
-        self.status_with(&self.responder.timeline(), Timestamp::now())
+    /// The words for a target.
+    pub fn name_of(&self, target: u64) -> Option<String> {
+        let Served::Targets(targets) = &self.served else {
+            return None;
+        };
+        let targets = targets.borrow();
+        let target = targets.iter().find(|other| other.id() == target)?;
+        Some(target.to_string())
     }
 
-    fn status_with(&self, timeline: &Timeline, now: Timestamp) -> Status {
+    /// How it is now.
+    pub fn status(&self) -> Status {
+        let now = Timestamp::now();
         let Self {
             id,
             verb,
@@ -174,6 +182,8 @@ impl Subject {
             steps: _,
             phase: _,
         } = self;
+        let waves = responder.waves();
+        let timeline = waves.first();
         let steps = self.steps(timeline);
         Status {
             id: id.to_string(),
@@ -182,11 +192,18 @@ impl Subject {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             started: *started,
             serves: match served {
-                Served::Targets(targets) => Serves::Targets(targets.borrow().clone()),
+                Served::Targets(targets) => {
+                    let targets = targets.borrow();
+                    let status = |target: &Target| {
+                        TargetStatus::new(target, waves.of(Some(target.id())), now)
+                    };
+                    Serves::Targets(targets.iter().map(status).collect())
+                }
                 Served::Listen(address) => Serves::Listen(address.clone()),
             },
             upstream: responder.upstream().to_string(),
-            held: timeline.is_empty(),
+            held: waves.clocks().iter().all(|(_, clock)| clock.is_empty()),
+            own_clocks: waves.differ(),
             timeline: timeline.to_string(),
             announced: timeline.visible(now).into_iter().map(Into::into).collect(),
             next: steps.iter().map(|step| step.at).find(|at| *at > now),
@@ -210,28 +227,55 @@ impl Subject {
         steps
     }
 
-    /// Announces a plan instead of what is announced: when this returns, every later request
-    /// sees it.
-    pub fn trigger(&self, plan: &Plan) -> Result<Status, Refusal> {
+    /// Announces a plan instead of what is announced, to every target or to those in these
+    /// cgroups: when this returns, every later request sees it.
+    pub fn trigger(&self, plan: &Plan, cgroups: &[String]) -> Result<Status, Refusal> {
         let Self {
             responder, phase, ..
         } = self;
         // Held until it is shown: nothing is shown by one who is told that it is too late.
         let phase = phase.borrow();
         running(*phase)?;
+        let some = self.ids(cgroups)?;
         let now = Timestamp::now();
-        let timeline = plan.arm(now).map_err(|invalid| {
+        let announced = responder.announce(plan, now, some.as_deref());
+        announced.map_err(|invalid| {
             Refusal::new(StatusCode::BAD_REQUEST, format!("the plan: {invalid}"))
         })?;
-        info!("control: {timeline}");
-        let status = self.status_with(&timeline, now);
-        responder.show(timeline);
-        Ok(status)
+        let waves = responder.waves();
+        match some.as_deref() {
+            None => info!("control: {}", waves.first()),
+            Some(some) => info!(
+                "control: {} for {}",
+                waves.of(some.first().copied()),
+                cgroups.join(", ")
+            ),
+        }
+        Ok(self.status())
     }
 
-    /// Withdraws everything.
-    pub fn cancel(&self) -> Result<Status, Refusal> {
-        self.trigger(&Plan::default())
+    /// The ids of the targets of these paths; `None` of no paths, which means all.
+    fn ids(&self, cgroups: &[String]) -> Result<Option<Vec<u64>>, Refusal> {
+        if cgroups.is_empty() {
+            return Ok(None);
+        }
+        let refused = |error: String| Refusal::new(StatusCode::BAD_REQUEST, error);
+        let Served::Targets(targets) = &self.served else {
+            return Err(refused("it has no targets to choose from".to_owned()));
+        };
+        let targets = targets.borrow();
+        let id = |path: &String| {
+            let target = targets.iter().find(|target| target.cgroup.path() == path);
+            target
+                .map(Target::id)
+                .ok_or_else(|| refused(format!("no target of it is cgroup {path}")))
+        };
+        cgroups.iter().map(id).collect::<Result<_, _>>().map(Some)
+    }
+
+    /// Withdraws everything, from every target or from those in these cgroups.
+    pub fn cancel(&self, cgroups: &[String]) -> Result<Status, Refusal> {
+        self.trigger(&Plan::default(), cgroups)
     }
 
     /// Asks for the end, and waits for it.

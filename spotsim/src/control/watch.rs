@@ -1,6 +1,7 @@
 //! What one who watches is told.
 
 use std::{
+    collections::{BTreeMap, BTreeSet},
     convert::Infallible,
     pin::Pin,
     sync::Arc,
@@ -25,7 +26,8 @@ use super::{
 };
 use crate::{
     journal::{Counts, Feed},
-    timeline::{self, Item, Timeline},
+    target::Target,
+    timeline::{self, Item, Timeline, Waves},
 };
 
 /// Lines are sent together up to so many bytes.
@@ -81,11 +83,11 @@ fn add_line(lines: &mut Vec<u8>, value: &impl Serialize) {
 /// Tells of everything that happens until it has ended, or nobody reads it any more.
 async fn report(subject: Arc<Subject>, to: mpsc::Sender<Bytes>) {
     let mut entries = subject.feed().watch();
-    let mut timelines = subject.responder().timelines();
+    let mut changes = subject.responder().changes();
     let mut targets = subject.targets();
     let mut phase = subject.phase();
-    let timeline = Arc::clone(&timelines.borrow_and_update());
-    let mut shown = Shown::new(timeline, Timestamp::now());
+    let waves = changes.borrow_and_update().clone();
+    let mut shown = Shown::new(&waves, there(targets.as_ref()), Timestamp::now());
     let mut counted = Counted::new(subject.feed());
     let mut lines = line(&Message::Status(Box::new(subject.status())));
     loop {
@@ -97,12 +99,10 @@ async fn report(subject: Arc<Subject>, to: mpsc::Sender<Bytes>) {
         let mut happened = Vec::new();
         tokio::select! {
             () = to.closed() => return,
-            Ok(()) = timelines.changed() => another = true,
+            Ok(()) = changes.changed() => another = true,
             () = shown.outdated() => {}
             () = counted.outdated(subject.feed()) => {}
-            () = Subject::targets_changed(&mut targets) => {
-                add_line(&mut lines, &Message::Status(Box::new(subject.status())));
-            }
+            () = Subject::targets_changed(&mut targets) => another = true,
             entry = entries.recv() => match entry {
                 Ok(entry) => add_line(&mut happened, &*entry),
                 Err(RecvError::Lagged(count)) => add_line(&mut happened, &Message::Lost { count }),
@@ -120,12 +120,18 @@ async fn report(subject: Arc<Subject>, to: mpsc::Sender<Bytes>) {
             }
         }
         // What is announced is told before the requests that saw it: looked at after them.
-        if another || timelines.has_changed().unwrap_or(false) {
-            shown.replace(Arc::clone(&timelines.borrow_and_update()));
+        if another || changes.has_changed().unwrap_or(false) {
+            let waves = changes.borrow_and_update().clone();
+            shown.replace(&waves, there(targets.as_ref()), Timestamp::now());
             add_line(&mut lines, &Message::Status(Box::new(subject.status())));
         }
-        for change in shown.update(Timestamp::now()) {
-            add_line(&mut lines, &Message::Announced(change));
+        for (target, change) in shown.update(Timestamp::now()) {
+            let name = target.and_then(|target| subject.name_of(target));
+            // One that has just left is not to be taken for everybody.
+            if target.is_none() || name.is_some() {
+                let target = name;
+                add_line(&mut lines, &Message::Announced { target, change });
+            }
         }
         lines.append(&mut happened);
         if let Some(counts) = counted.update(subject.feed()) {
@@ -144,65 +150,142 @@ async fn ended(phase: &mut watch::Receiver<Phase>) -> Result<Phase, watch::error
     ended.await.map(|phase| *phase)
 }
 
+/// The ids of the targets that there are.
+fn there(targets: Option<&watch::Receiver<Vec<Target>>>) -> BTreeSet<u64> {
+    let ids =
+        |targets: &watch::Receiver<Vec<Target>>| targets.borrow().iter().map(Target::id).collect();
+    targets.map(ids).unwrap_or_default()
+}
+
 /// What one who watches was told of what is announced.
 struct Shown {
+    /// The targets that there were.
+    there: BTreeSet<u64>,
+    clocks: BTreeMap<Option<u64>, Clock>,
+    /// What another timeline changed, of which nothing was told yet.
+    untold: Vec<(Option<u64>, Change)>,
+}
+
+/// What was told of one clock: everybody's, or a target's own.
+#[derive(Clone)]
+struct Clock {
     timeline: Arc<Timeline>,
     /// Up to here.
     told: Timestamp,
     /// What was visible then.
     items: Vec<Item>,
-    /// What another timeline changed, of which nothing was told yet.
-    untold: Vec<Change>,
 }
 
 impl Shown {
-    fn new(timeline: Arc<Timeline>, now: Timestamp) -> Self {
+    fn new(waves: &Waves, there: BTreeSet<u64>, now: Timestamp) -> Self {
+        let clocks = clocks(waves, &there);
         Self {
-            items: timeline.visible(now),
-            timeline,
-            told: now,
+            clocks: clocks
+                .map(|(target, timeline)| (target, Clock::new(timeline, now)))
+                .collect(),
+            there,
             untold: Vec::new(),
         }
     }
 
-    /// Somebody triggered or canceled.
-    fn replace(&mut self, timeline: Arc<Timeline>) {
-        self.timeline = timeline;
-        // What was told cannot be taken back.
-        self.look(self.told.max(self.timeline.armed_at()));
-    }
-
-    /// What has changed since the last time: at each instant that it changed at, however late
-    /// that is told.
-    fn update(&mut self, now: Timestamp) -> Vec<Change> {
-        while let Some(at) = self.timeline.next_change(self.told).filter(|at| *at <= now) {
-            self.look(at);
+    /// Somebody triggered or canceled, or targets came or went.
+    fn replace(&mut self, waves: &Waves, there: BTreeSet<u64>, now: Timestamp) {
+        let before = std::mem::take(&mut self.clocks);
+        let shared = before.get(&None);
+        let was_there = |target: &u64| self.there.contains(target);
+        for (target, timeline) in clocks(waves, &there) {
+            // Who was shown what all are shown goes on from there.
+            let shared = shared.filter(|_| target.as_ref().is_none_or(was_there));
+            let mut clock = match before.get(&target).or(shared) {
+                Some(clock) => clock.clone(),
+                // Who is new was shown nothing.
+                None if target.is_some() => Clock::new(Arc::new(Timeline::nothing(now)), now),
+                // All are shown the same again, which each was told below.
+                None => Clock::new(Arc::clone(&timeline), now),
+            };
+            let changes = clock.replace(timeline);
+            self.untold.extend(changes.map(|change| (target, change)));
+            self.clocks.insert(target, clock);
         }
-        std::mem::take(&mut self.untold)
+        if self.clocks.contains_key(&None) {
+            let own = before
+                .into_iter()
+                .filter_map(|(target, clock)| Some((target?, clock)));
+            for (target, mut clock) in own.filter(|(target, _)| there.contains(target)) {
+                let changes = clock.replace(Arc::clone(waves.first()));
+                let changes = changes.map(|change| (Some(target), change));
+                self.untold.extend(changes);
+            }
+        }
+        self.there = there;
     }
 
-    fn look(&mut self, at: Timestamp) {
-        let Self {
-            timeline,
-            told,
-            items,
-            untold,
-        } = self;
-        let visible = timeline.visible(at);
-        let steps = timeline::diff(items, &visible, at);
-        untold.extend(steps.into_iter().map(Change::from));
-        (*told, *items) = (at, visible);
+    /// What has changed since the last time, for whom: at each instant that it changed at,
+    /// however late that is told.
+    fn update(&mut self, now: Timestamp) -> Vec<(Option<u64>, Change)> {
+        let Self { clocks, untold, .. } = self;
+        for (target, clock) in clocks {
+            while let Some(at) = clock.next().filter(|at| *at <= now) {
+                untold.extend(clock.look(at).map(|change| (*target, change)));
+            }
+        }
+        let mut changes = std::mem::take(untold);
+        changes.sort_by_key(|(_, change)| change.at);
+        changes
     }
 
     /// Waits until something has changed of which nothing was told, or for long.
     async fn outdated(&self) {
-        let Self { timeline, told, .. } = self;
-        let Some(next) = timeline.next_change(*told) else {
+        let Self { clocks, .. } = self;
+        let Some(next) = clocks.values().filter_map(Clock::next).min() else {
             return std::future::pending().await;
         };
         let wait = Duration::try_from(next.duration_since(Timestamp::now())).unwrap_or_default();
         // A timer counts whole milliseconds.
         sleep((wait + Duration::from_millis(1)).min(LONGEST_WAIT)).await;
+    }
+}
+
+/// The clocks of those targets that there are, or everybody's.
+fn clocks(
+    waves: &Waves,
+    there: &BTreeSet<u64>,
+) -> impl Iterator<Item = (Option<u64>, Arc<Timeline>)> {
+    let clocks = waves.clocks().into_iter();
+    clocks.filter(|(target, _)| target.is_none_or(|target| there.contains(&target)))
+}
+
+impl Clock {
+    fn new(timeline: Arc<Timeline>, now: Timestamp) -> Self {
+        Self {
+            items: timeline.visible(now),
+            timeline,
+            told: now,
+        }
+    }
+
+    /// When it changes next.
+    fn next(&self) -> Option<Timestamp> {
+        let Self { timeline, told, .. } = self;
+        timeline.next_change(*told)
+    }
+
+    fn replace(&mut self, timeline: Arc<Timeline>) -> impl Iterator<Item = Change> + use<> {
+        self.timeline = timeline;
+        // What was told cannot be taken back.
+        self.look(self.told.max(self.timeline.armed_at()))
+    }
+
+    fn look(&mut self, at: Timestamp) -> impl Iterator<Item = Change> + use<> {
+        let Self {
+            timeline,
+            told,
+            items,
+        } = self;
+        let visible = timeline.visible(at);
+        let steps = timeline::diff(items, &visible, at);
+        (*told, *items) = (at, visible);
+        steps.into_iter().map(Change::from)
     }
 }
 
@@ -277,7 +360,7 @@ mod tests {
                 .split(|byte| *byte == b'\n')
                 .filter(|line| !line.is_empty())
             {
-                if let Message::Announced(change) = serde_json::from_slice(line).unwrap() {
+                if let Message::Announced { change, .. } = serde_json::from_slice(line).unwrap() {
                     changes.push(change);
                 }
             }
@@ -295,7 +378,7 @@ mod tests {
             {"state": "Standby", "appears": "100ms"},
             {"state": "InService", "appears": "200ms"},
         ]}));
-        let armed = subject.trigger(&soon).unwrap();
+        let armed = subject.trigger(&soon, &[]).unwrap();
         sleep(Duration::from_millis(400)).await;
         let told = drain(lines).await;
         assert_eq!(told, armed.steps, "each in its time");
@@ -315,6 +398,7 @@ mod tests {
                     command: String::new(),
                     uid: 0,
                     cgroup: String::new(),
+                    target: None,
                     netns: 1,
                     family: Family::Ipv4,
                     socket: 1,
@@ -339,6 +423,45 @@ mod tests {
     }
 
     #[test]
+    fn each_is_told_of_as_what_it_is() {
+        let armed_at: Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
+        let seconds = |seconds| armed_at + jiff::SignedDuration::from_secs(seconds);
+        let state = |stagger: &str| {
+            plan(
+                serde_json::json!({"lifecycle-states": [{"state": "Standby"}], "stagger": stagger}),
+            )
+        };
+        let both = BTreeSet::from([1, 2]);
+        let mut waves = Waves::arm(&state("10s"), armed_at, [1]).unwrap();
+        let mut shown = Shown::new(&waves, BTreeSet::from([1]), armed_at);
+        let told = |changes: Vec<(Option<u64>, Change)>| -> Vec<_> {
+            let told = changes.into_iter();
+            told.map(|(target, change)| (target, change.at, change.value.is_some()))
+                .collect()
+        };
+        // One that joins is told of when it is there, with what it sees itself.
+        waves.join(2, seconds(1));
+        shown.replace(&waves, BTreeSet::from([1]), seconds(1));
+        assert_eq!(told(shown.update(seconds(1))), []);
+        shown.replace(&waves, both.clone(), seconds(1));
+        assert_eq!(
+            told(shown.update(seconds(11))),
+            [(Some(2), seconds(10), true)]
+        );
+        // What all are shown again was taken back from each that is there.
+        waves.leave(1);
+        let nothing = Waves::from(Timeline::nothing(seconds(20)));
+        shown.replace(&nothing, BTreeSet::from([2]), seconds(20));
+        assert_eq!(
+            told(shown.update(seconds(21))),
+            [(Some(2), seconds(20), false)]
+        );
+        let all = Waves::arm(&state("0s"), seconds(30), [2]).unwrap();
+        shown.replace(&all, BTreeSet::from([2]), seconds(30));
+        assert_eq!(told(shown.update(seconds(31))), [(None, seconds(30), true)]);
+    }
+
+    #[test]
     fn what_another_timeline_changes_is_told_at_its_arming() {
         let time = |text: &str| text.parse::<Timestamp>().unwrap();
         let armed_at = time("2026-01-01T00:00:00Z");
@@ -346,13 +469,13 @@ mod tests {
             let states = serde_json::json!({"lifecycle-states": [
                 {"state": "Standby"}, {"state": "InService", "appears": "2s"},
             ]});
-            Arc::new(plan(states).arm(armed_at).unwrap())
+            Waves::from(plan(states).arm(armed_at).unwrap())
         };
-        let mut shown = Shown::new(states(armed_at), armed_at);
-        let told = |changes: Vec<Change>| -> Vec<_> {
+        let mut shown = Shown::new(&states(armed_at), BTreeSet::new(), armed_at);
+        let told = |changes: Vec<(Option<u64>, Change)>| -> Vec<_> {
             changes
                 .into_iter()
-                .map(|change| (change.at, change.value))
+                .map(|(_, change)| (change.at, change.value))
                 .collect()
         };
         assert_eq!(told(shown.update(time("2026-01-01T00:00:01Z"))), []);
@@ -363,10 +486,10 @@ mod tests {
             [(second, value("InService"))]
         );
         let again = time("2026-01-01T00:00:07Z");
-        shown.replace(states(again));
+        shown.replace(&states(again), BTreeSet::new(), again);
         let nothing = time("2026-01-01T00:00:08Z");
         assert_eq!(told(shown.update(nothing)), [(again, value("Standby"))]);
-        shown.replace(Arc::new(Timeline::nothing(nothing)));
+        shown.replace(&Timeline::nothing(nothing).into(), BTreeSet::new(), nothing);
         assert_eq!(
             told(shown.update(time("2026-01-01T00:01:00Z"))),
             [(nothing, None)]

@@ -10,6 +10,7 @@ use log::debug;
 use tokio::net::TcpSocket;
 
 use crate::{
+    descriptors::below_links,
     netns::{self, Namespace},
     sock_diag::SockDiag,
 };
@@ -29,23 +30,26 @@ pub struct Sockets {
 }
 
 impl Sockets {
-    /// Opens them all.
+    /// Opens them all, in each of these namespaces.
     ///
     /// # Errors
     ///
-    /// If `lo` is down or has no `127.0.0.1`; `ErrorKind::Unsupported` if the kernel has no
-    /// sock_diag.
-    pub fn open(namespace: &Namespace) -> io::Result<Self> {
-        namespace.run(|| {
-            let v4 = bind(Ipv4Addr::LOCALHOST.into())?;
-            loopback_is_up()?;
-            Ok(Self {
-                cookie: netns::cookie(&v4)?,
-                v4,
-                v6: loopback6(),
-                sock_diag: SockDiag::open()?,
-            })
-        })?
+    /// For each: if `lo` is down or has no `127.0.0.1`; `ErrorKind::Unsupported` if the kernel has
+    /// no sock_diag.
+    pub fn open(namespaces: &[Namespace]) -> io::Result<Vec<io::Result<Self>>> {
+        let opened = netns::run_in_each(namespaces, Self::open_here)?;
+        Ok(opened.into_iter().map(|here| here?).collect())
+    }
+
+    fn open_here() -> io::Result<Self> {
+        let v4 = bind(Ipv4Addr::LOCALHOST.into())?;
+        loopback_is_up()?;
+        Ok(Self {
+            cookie: netns::cookie(&v4)?,
+            v4,
+            v6: loopback6()?,
+            sock_diag: SockDiag::open()?,
+        })
     }
 }
 
@@ -60,13 +64,19 @@ fn loopback_is_up() -> io::Result<()> {
 
 /// A socket on `::1` of a namespace, to be opened when it has one after all.
 pub fn open_loopback6(namespace: &Namespace) -> io::Result<Option<TcpSocket>> {
-    namespace.run(loopback6)
+    namespace.run(loopback6)?
 }
 
-fn loopback6() -> Option<TcpSocket> {
-    bind(Ipv6Addr::LOCALHOST.into())
-        .inspect_err(|error| debug!("no IPv6 loopback in the namespace: {error}"))
-        .ok()
+fn loopback6() -> io::Result<Option<TcpSocket>> {
+    match bind(Ipv6Addr::LOCALHOST.into()) {
+        // There is one; what there is not, for now, is a descriptor.
+        Err(error) if error.kind() == io::ErrorKind::QuotaExceeded => Err(error),
+        Err(error) => {
+            debug!("no IPv6 loopback in the namespace: {error}");
+            Ok(None)
+        }
+        Ok(socket) => Ok(Some(socket)),
+    }
 }
 
 /// A socket on a loopback port of the kernel's choice, outside of [`NODE_PORTS`] if it has any.
@@ -79,6 +89,7 @@ fn bind(loopback: IpAddr) -> io::Result<TcpSocket> {
             IpAddr::V4(_) => TcpSocket::new_v4()?,
             IpAddr::V6(_) => TcpSocket::new_v6()?,
         };
+        below_links(&socket)?;
         match socket.bind(SocketAddr::new(loopback, 0)) {
             Ok(()) => {}
             Err(error) => return refused.pop().ok_or(error),

@@ -25,11 +25,26 @@ pub struct Caller {
     pub uid: u32,
     /// The path as in `/proc/PID/cgroup`.
     pub cgroup: String,
+    /// The target that it belongs to, as `pod default/web-0`; `None` if it has left it since it
+    /// made its socket.
+    pub target: Option<String>,
     /// The network namespace's cookie.
     pub netns: u64,
     pub family: Family,
     /// The socket's cookie: a connect and its request have the same, and nobody else has it.
     pub socket: u64,
+}
+
+impl Caller {
+    /// Where it is, in the user's words for its target.
+    pub fn place(&self) -> &str {
+        let Self { cgroup, target, .. } = self;
+        match target {
+            // Its path says more.
+            Some(target) if !target.starts_with("cgroup ") => target,
+            _ => cgroup,
+        }
+    }
 }
 
 /// The family of a socket, not of the wire.

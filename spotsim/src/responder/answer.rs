@@ -31,7 +31,7 @@ use super::{
     upstream::Origin,
     wire,
 };
-use crate::timeline::{Item, Theirs, Timeline};
+use crate::timeline::{Invalid, Item, Plan, Theirs, Waves};
 
 /// How long a faked answer waits for the upstream's word on the client's token. The strictest
 /// known client, the AWS SDK for Go, gives up after 500 ms.
@@ -63,36 +63,77 @@ static OF_THEIR_BODY: [HeaderName; 5] = [
 
 /// Decides what each request is answered with.
 pub struct Responder {
-    timeline: watch::Sender<Arc<Timeline>>,
+    waves: watch::Sender<Waves>,
     upstream: Upstream,
     /// Whether the upstream has an interruption of its own. Then ours is not shown any more.
     real_interruption: AtomicBool,
 }
 
 impl Responder {
-    /// Shows `timeline` from its arming on.
-    pub fn new(timeline: Timeline, upstream: Upstream) -> Self {
+    /// Shows this from its arming on.
+    pub fn new(shown: impl Into<Waves>, upstream: Upstream) -> Self {
         Self {
-            timeline: watch::Sender::new(Arc::new(timeline)),
+            waves: watch::Sender::new(shown.into()),
             upstream,
             real_interruption: AtomicBool::new(false),
         }
     }
 
-    /// Shows another timeline: from the return on, every request that begins sees that one.
-    pub fn show(&self, timeline: Timeline) {
+    /// Shows something else: from the return on, every request that begins sees that.
+    pub fn show(&self, shown: impl Into<Waves>) {
         self.real_interruption.store(false, Ordering::Relaxed);
-        self.timeline.send_replace(Arc::new(timeline));
+        self.waves.send_replace(shown.into());
     }
 
-    /// What is shown.
-    pub fn timeline(&self) -> Arc<Timeline> {
-        Arc::clone(&self.timeline.borrow())
+    /// Announces a plan, to everybody or to some targets only, instead of what they are shown.
+    ///
+    /// # Errors
+    ///
+    /// The first thing in the plan that makes no sense; then nothing has changed.
+    pub fn announce(&self, plan: &Plan, now: Timestamp, to: Option<&[u64]>) -> Result<(), Invalid> {
+        let mut announced = Ok(());
+        // Under one lock: a target may join at the same time.
+        self.waves.send_if_modified(|waves| {
+            let replaced = match to {
+                None => waves.replaced(plan, now),
+                Some(some) => waves.replaced_for(some, plan, now),
+            };
+            announced = replaced.map(|replaced| {
+                self.real_interruption.store(false, Ordering::Relaxed);
+                *waves = replaced;
+            });
+            announced.is_ok()
+        });
+        announced
     }
 
-    /// Tells when another timeline is shown.
-    pub fn timelines(&self) -> watch::Receiver<Arc<Timeline>> {
-        self.timeline.subscribe()
+    /// Shows a target that came later what it is its turn to see.
+    pub fn join(&self, target: u64) {
+        self.change(|waves| waves.join(target, Timestamp::now()));
+    }
+
+    /// A target is gone.
+    pub fn leave(&self, target: u64) {
+        self.change(|waves| waves.leave(target));
+    }
+
+    /// While all see the same, who they are is no news.
+    fn change(&self, change: impl FnOnce(&mut Waves)) {
+        self.waves.send_if_modified(|waves| {
+            let differed = waves.differ();
+            change(waves);
+            differed || waves.differ()
+        });
+    }
+
+    /// What is shown to whom.
+    pub fn waves(&self) -> Waves {
+        self.waves.borrow().clone()
+    }
+
+    /// Tells when somebody is shown something else.
+    pub fn changes(&self) -> watch::Receiver<Waves> {
+        self.waves.subscribe()
     }
 
     /// Who answers what is not announced.
@@ -115,7 +156,7 @@ impl Responder {
             listener: listener.ip(),
         };
         let real = async |request| upstream.answer(from, request).await;
-        self.combine(request, real).await
+        self.combine(visitor.target, request, real).await
     }
 
     /// What a client of `synthetic` is answered: a whole exchange without a connection, for
@@ -127,15 +168,16 @@ impl Responder {
         request: Request<B>,
     ) -> Result<Response<Bytes>, NoAnswer> {
         let real = async |request| Ok(synthetic.answer(&request).map(Body::from));
-        let (answer, _) = self.combine(request, real).await?;
+        let (answer, _) = self.combine(None, request, real).await?;
         let (head, body) = answer.into_parts();
         let body = body.collect().await.map_err(NoAnswer::Unfit)?;
         Ok(Response::from_parts(head, body.to_bytes()))
     }
 
-    /// What is announced now, but for what a real interruption stands for.
-    fn visible(&self) -> Vec<Item> {
-        let mut visible = self.timeline().visible(Timestamp::now());
+    /// What is announced to a target now, but for what a real interruption stands for.
+    fn visible(&self, target: Option<u64>) -> Vec<Item> {
+        let timeline = Arc::clone(self.waves.borrow().of(target));
+        let mut visible = timeline.visible(Timestamp::now());
         if self.real_interruption.load(Ordering::Relaxed) {
             visible.retain(|item| item.theirs != Theirs::Preferred);
         }
@@ -145,11 +187,12 @@ impl Responder {
     /// What `real` answers, with what is announced.
     async fn combine<B>(
         &self,
+        target: Option<u64>,
         mut request: Request<B>,
         real: impl AsyncFnOnce(Request<B>) -> Result<Response<Body>, NoAnswer>,
     ) -> Result<(Response<Body>, bool), NoAnswer> {
         let path = request.uri().path();
-        let announced = Announced::find(request.method(), path, || self.visible());
+        let announced = Announced::find(request.method(), path, || self.visible(target));
         if announced.is_some() {
             let headers = request.headers_mut();
             for header in &OF_THEIRS_ALONE {

@@ -1,9 +1,9 @@
-//! The connections of one listener.
+//! The connections that listeners have.
 
 use std::{
-    collections::VecDeque,
+    collections::{HashMap, VecDeque},
     sync::{
-        Arc,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -11,30 +11,74 @@ use std::{
 
 use log::debug;
 use tokio::{
-    task::{AbortHandle, JoinSet},
+    task::{AbortHandle, Id, JoinSet},
     time::timeout,
 };
 
-/// As many connections as one listener may have. A client that takes too many loses its oldest,
-/// those first that never asked for anything; the next good request is served all the same.
-pub struct Clients {
-    tasks: JoinSet<()>,
-    /// Oldest first; some may be over.
-    admitted: VecDeque<Admitted>,
-    most: usize,
+/// For so many connections there is room, at one listener and at all that share it.
+///
+/// A client that takes too many loses its oldest, those first that never asked for anything; the
+/// next good request is served all the same. Where there is no room at all, the listener that has
+/// most gives way. So none loses a connection to one that has as many, and each is sure of its
+/// share, whatever the others do.
+#[derive(Clone)]
+pub struct Room(Arc<Mutex<Taken>>);
+
+struct Taken {
+    most_at_all: usize,
+    most_at_one: usize,
+    /// Of each listener, oldest first; some may be over.
+    admitted: HashMap<Listener, VecDeque<Admitted>>,
+    /// The next listener's.
+    next: Listener,
 }
+
+/// Tells listeners apart.
+type Listener = u64;
 
 struct Admitted {
     task: AbortHandle,
     asked: Arc<AtomicBool>,
 }
 
+/// The connections of one listener. Dropping it resets them.
+pub struct Clients {
+    tasks: JoinSet<()>,
+    room: Room,
+    listener: Listener,
+}
+
+impl Drop for Clients {
+    fn drop(&mut self) {
+        let Self { room, listener, .. } = self;
+        room.taken().admitted.remove(listener);
+    }
+}
+
+impl Room {
+    pub fn new(most_at_all: usize, most_at_one: usize) -> Self {
+        Self(Arc::new(Mutex::new(Taken {
+            most_at_all,
+            most_at_one,
+            admitted: HashMap::new(),
+            next: 0,
+        })))
+    }
+
+    fn taken(&self) -> MutexGuard<'_, Taken> {
+        let Self(taken) = self;
+        taken.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 impl Clients {
-    pub fn new(most: usize) -> Self {
+    /// Those of a new listener.
+    pub fn of(room: &Room) -> Self {
+        let listener = room.taken().add_listener();
         Self {
             tasks: JoinSet::new(),
-            admitted: VecDeque::new(),
-            most,
+            room: room.clone(),
+            listener,
         }
     }
 
@@ -43,46 +87,156 @@ impl Clients {
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        self.make_room();
         let Self {
-            tasks, admitted, ..
+            tasks,
+            room,
+            listener,
         } = self;
+        let mut taken = room.taken();
+        taken.make_room(*listener);
         let asked = Arc::new(AtomicBool::new(false));
         let task = tasks.spawn(converse(Arc::clone(&asked)));
+        let admitted = taken.admitted.entry(*listener).or_default();
         admitted.push_back(Admitted { task, asked });
-    }
-
-    fn make_room(&mut self) {
-        let Self { admitted, most, .. } = self;
-        if admitted.len() < *most {
-            return;
-        }
-        admitted.retain(|client| !client.task.is_finished());
-        if admitted.len() < *most {
-            return;
-        }
-        let idle = |client: &Admitted| !client.asked.load(Ordering::Relaxed);
-        let oldest = admitted.iter().position(idle).unwrap_or(0);
-        if let Some(client) = admitted.remove(oldest) {
-            debug!("more than {most} connections: the oldest is reset");
-            client.task.abort();
-        }
     }
 
     /// Waits for one to be over; for ever if there is none.
     pub async fn one_over(&mut self) {
-        let Self { tasks, .. } = self;
-        if tasks.join_next().await.is_none() {
-            std::future::pending().await
-        }
+        let Self {
+            tasks,
+            room,
+            listener,
+        } = self;
+        let Some(over) = tasks.join_next_with_id().await else {
+            return std::future::pending().await;
+        };
+        let id = over.map_or_else(|error| error.id(), |(id, ())| id);
+        room.taken().forget(*listener, id);
     }
 
     /// Waits for all of them, but only so long.
-    pub async fn finish(self, within: Duration) {
-        let Self { mut tasks, .. } = self;
+    pub async fn finish(mut self, within: Duration) {
+        let Self { tasks, .. } = &mut self;
         let all_over = async { while tasks.join_next().await.is_some() {} };
         if timeout(within, all_over).await.is_err() {
             debug!("{} unanswered connections are reset", tasks.len());
         }
+    }
+}
+
+impl Taken {
+    fn add_listener(&mut self) -> Listener {
+        let Self { admitted, next, .. } = self;
+        let listener = *next;
+        *next += 1;
+        admitted.insert(listener, VecDeque::new());
+        listener
+    }
+
+    /// Sees to it that a listener can have one more.
+    fn make_room(&mut self, listener: Listener) {
+        let Self {
+            most_at_all,
+            most_at_one,
+            admitted,
+            ..
+        } = self;
+        let own = admitted.get(&listener).map_or(0, VecDeque::len);
+        let all: usize = admitted.values().map(VecDeque::len).sum();
+        let gives_way = if own >= *most_at_one {
+            admitted.get_mut(&listener)
+        } else if all >= *most_at_all {
+            // The newcomer's own among equals.
+            let fullest = |(other, admitted): &(&Listener, &mut VecDeque<_>)| {
+                (admitted.len(), **other == listener)
+            };
+            let fullest = admitted.iter_mut().max_by_key(fullest);
+            fullest.map(|(_, admitted)| admitted)
+        } else {
+            return;
+        };
+        if let Some(admitted) = gives_way {
+            reset_one(admitted);
+        }
+    }
+
+    fn forget(&mut self, listener: Listener, task: Id) {
+        let Self { admitted, .. } = self;
+        if let Some(admitted) = admitted.get_mut(&listener)
+            && let Some(over) = admitted.iter().position(|client| client.task.id() == task)
+        {
+            admitted.remove(over);
+        }
+    }
+}
+
+/// Resets the oldest, of those that never asked if there are any.
+fn reset_one(admitted: &mut VecDeque<Admitted>) {
+    // One that is over costs nobody anything.
+    let worth = |client: &Admitted| match client.task.is_finished() {
+        true => 0,
+        false => 1 + u8::from(client.asked.load(Ordering::Relaxed)),
+    };
+    let oldest = (0..admitted.len()).min_by_key(|&index| worth(&admitted[index]));
+    if let Some(client) = oldest.and_then(|oldest| admitted.remove(oldest)) {
+        debug!("too many connections: the oldest is reset");
+        client.task.abort();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Has so many more clients come, who stay and never ask.
+    fn crowd(clients: &mut Clients, count: usize) {
+        for _ in 0..count {
+            clients.admit(|_| std::future::pending());
+        }
+    }
+
+    /// How many of these are still there.
+    async fn left(clients: &mut Clients) -> usize {
+        while timeout(Duration::from_millis(20), clients.one_over())
+            .await
+            .is_ok()
+        {}
+        clients.tasks.len()
+    }
+
+    #[tokio::test]
+    async fn who_takes_too_much_loses_to_those_who_do_not() {
+        let room = Room::new(8, 6);
+        let [mut greedy, mut modest, mut late] = [(); 3].map(|()| Clients::of(&room));
+        crowd(&mut modest, 2);
+        crowd(&mut greedy, 50);
+        assert_eq!(left(&mut greedy).await, 6, "no more than one may have");
+        crowd(&mut late, 1);
+        assert_eq!(left(&mut greedy).await, 5);
+        // All have their share.
+        crowd(&mut late, 40);
+        crowd(&mut greedy, 40);
+        let shares = [
+            left(&mut greedy).await,
+            left(&mut modest).await,
+            left(&mut late).await,
+        ];
+        assert_eq!(shares, [3, 2, 3]);
+        // A listener that ends makes room.
+        drop(late);
+        crowd(&mut greedy, 40);
+        assert_eq!(left(&mut greedy).await, 6);
+        assert_eq!(left(&mut modest).await, 2);
+    }
+
+    #[tokio::test]
+    async fn those_that_are_over_leave_room() {
+        let room = Room::new(4, 4);
+        let mut clients = Clients::of(&room);
+        for _ in 0..100 {
+            clients.admit(async |_| {});
+            clients.one_over().await;
+        }
+        assert_eq!(room.taken().admitted[&clients.listener].len(), 0);
     }
 }

@@ -5,11 +5,14 @@
 use std::{
     future::poll_fn,
     net::SocketAddr,
+    panic::{AssertUnwindSafe, catch_unwind},
     pin::pin,
+    process::abort,
     sync::{
-        Arc,
+        Arc, LazyLock,
         atomic::{AtomicBool, Ordering},
     },
+    thread::panicking,
     time::{Duration, Instant},
 };
 
@@ -41,7 +44,7 @@ mod upstream;
 mod wire;
 
 pub use answer::Responder;
-pub use clients::Clients;
+pub use clients::{Clients, Room};
 pub use exchange::{Exchange, Outcome};
 pub use synthetic::{Mode, Synthetic};
 pub use upstream::{NoAnswer, Upstream};
@@ -67,6 +70,15 @@ const LAST_REQUESTS: Duration = Duration::from_secs(1);
 /// Connections that were redirected just before the programs were detached arrive within
 /// this time, on a busy machine too.
 const STRAGGLERS: Duration = Duration::from_millis(100);
+
+/// One listener has at most so many connections, and fewer where descriptors are few.
+const MOST_AT_ONE: usize = 2_048;
+
+/// For the connections of all listeners: descriptors are the whole process's.
+static ROOM: LazyLock<Room> = LazyLock::new(|| {
+    let at_all = descriptors::connections();
+    Room::new(at_all, (at_all / 2).clamp(16, MOST_AT_ONE))
+});
 
 /// A network namespace with clients in it.
 pub struct Place {
@@ -96,17 +108,33 @@ pub struct Visitor {
     pub cookie: u64,
     /// Whose it is. What is asked of the upstream on its behalf is asked as this user.
     pub owner: Owner,
+    /// Which target it belongs to, by the id of that one's cgroup. `None` where there are none.
+    pub target: Option<u64>,
+}
+
+/// Ends the process if it is dropped by a panic: a listener that is gone must not have a hook that
+/// leads to it, and the kernel detaches a process that ends.
+struct Vital;
+
+impl Drop for Vital {
+    fn drop(&mut self) {
+        if panicking() {
+            abort();
+        }
+    }
 }
 
 /// Serves the clients of one listener until `end`; then those that are connected already, for
-/// a moment longer.
+/// a moment longer. A panic over one client costs that one its connection; any other, which would
+/// end the listener, ends the process.
 pub async fn serve(
     listener: TcpListener,
     place: Arc<Place>,
     responder: Arc<Responder>,
     end: impl Future<Output = ()>,
 ) {
-    let mut clients = Clients::new(descriptors::connections());
+    let mut clients = Clients::of(&ROOM);
+    let _vital = Vital;
     accept(&listener, &place, &responder, &mut clients, end).await;
     let stragglers = sleep(STRAGGLERS);
     accept(&listener, &place, &responder, &mut clients, stragglers).await;
@@ -135,7 +163,13 @@ async fn accept(
         match local {
             Ok((stream, client, listener)) => {
                 failing = false;
-                admit(stream, Ends { listener, client }, place, responder, clients);
+                let ends = Ends { listener, client };
+                let admitted = catch_unwind(AssertUnwindSafe(|| {
+                    admit(stream, ends, place, responder, clients);
+                }));
+                if admitted.is_err() {
+                    warn!("a fault in spotsim: the connection from {client} is reset");
+                }
             }
             Err(error) => {
                 // Out of descriptors, most likely. It may go on, and is said once.

@@ -126,6 +126,39 @@ impl Cgroup {
         Ok(cgroup)
     }
 
+    /// The path, as in `/proc/PID/cgroup`, that is meant by one or by a full directory.
+    pub fn path_meant(given: &str) -> PathBuf {
+        let mount = mount().ok();
+        let below = mount.and_then(|mount| Path::new(given).strip_prefix(mount).ok());
+        Path::new("/").join(below.unwrap_or(Path::new(given.trim_start_matches('/'))))
+    }
+
+    /// The path of the cgroup that a process is in.
+    pub fn path_of(pid: u32) -> io::Result<String> {
+        let cgroups = fs::read_to_string(format!("/proc/{pid}/cgroup"))?;
+        let path = unified(&cgroups).ok_or(io::ErrorKind::NotFound)?;
+        Ok(path.to_owned())
+    }
+
+    /// The path of the cgroup with this id, if that is the one that a process or thread is in.
+    pub fn path_with(id: u64, pid: u32) -> Option<String> {
+        let path = Self::path_of(pid).ok()?;
+        let directory = mount().ok()?.join(path.trim_start_matches('/'));
+        // Whoever has that number in this pid namespace, and wherever it was moved meanwhile.
+        let same = fs::metadata(directory).is_ok_and(|metadata| metadata.ino() == id);
+        same.then_some(path)
+    }
+
+    /// A plain directory in the place of a cgroup.
+    #[cfg(test)]
+    pub fn plain(path: &str, directory: PathBuf) -> Self {
+        Self {
+            path: path.to_owned(),
+            id: fs::metadata(&directory).unwrap().ino(),
+            directory,
+        }
+    }
+
     /// The cgroup that spotsim is in.
     pub fn own() -> Result<Self, TargetError> {
         Self::at(&mount()?, &own_path()?)
@@ -191,6 +224,11 @@ impl Cgroup {
         path
     }
 
+    /// The cgroup id, as the kernel half tells it: no two cgroups ever have the same.
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
     /// The directory under the cgroup v2 mount.
     pub fn directory(&self) -> &Path {
         let Self { directory, .. } = self;
@@ -209,6 +247,12 @@ impl Cgroup {
     pub fn exists(&self) -> bool {
         let Self { directory, id, .. } = self;
         fs::metadata(directory).is_ok_and(|metadata| metadata.ino() == *id)
+    }
+
+    /// Whether a process is in it or beneath it.
+    pub fn is_populated(&self) -> bool {
+        let events = fs::read_to_string(self.directory().join("cgroup.events"));
+        events.is_ok_and(|events| events.lines().any(|line| line == "populated 1"))
     }
 
     /// Whether the cgroup at `path` is this one or beneath it.
@@ -255,12 +299,16 @@ impl Cgroup {
         named.collect()
     }
 
-    /// The network namespaces of its processes, without those in `known`, and the identities
-    /// of all of them.
-    pub fn namespaces(&self, known: &HashSet<netns::Id>) -> (HashSet<netns::Id>, Vec<Namespace>) {
+    /// The network namespaces of the processes in `directories` of it: the identities of all, and
+    /// those that are not in `known`.
+    pub fn namespaces(
+        &self,
+        directories: &[PathBuf],
+        known: &HashSet<netns::Id>,
+    ) -> (HashSet<netns::Id>, Vec<Namespace>) {
         let mut seen = HashSet::new();
         let mut new = Vec::new();
-        for pid in self.processes() {
+        for pid in processes(directories) {
             // A process that ended meanwhile is in no namespace.
             let Ok(Some(namespace)) = self.namespace_of(pid) else {
                 continue;
@@ -283,18 +331,18 @@ impl Cgroup {
         let inside = unified(&cgroups).is_some_and(|path| self.contains(path));
         Ok(inside.then_some(namespace))
     }
+}
 
-    /// The processes in this cgroup and all beneath it, as this pid namespace numbers them.
-    fn processes(&self) -> Vec<u32> {
-        let directories = self.directories().into_iter();
-        let lists = directories
-            .filter_map(|directory| fs::read_to_string(directory.join("cgroup.procs")).ok());
-        let mut processes = Vec::new();
-        for list in lists {
-            processes.extend(list.lines().filter_map(|line| line.parse::<u32>().ok()));
-        }
-        processes
+/// The processes in cgroups, as this pid namespace numbers them.
+fn processes(directories: &[PathBuf]) -> Vec<u32> {
+    let lists = directories
+        .iter()
+        .filter_map(|directory| fs::read_to_string(directory.join("cgroup.procs")).ok());
+    let mut processes = Vec::new();
+    for list in lists {
+        processes.extend(list.lines().filter_map(|line| line.parse::<u32>().ok()));
     }
+    processes
 }
 
 fn open_below(directory: &impl AsFd, path: &str) -> io::Result<File> {

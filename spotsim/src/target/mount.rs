@@ -5,15 +5,30 @@ use std::{
     fs, io,
     os::unix::ffi::OsStringExt as _,
     path::{Path, PathBuf},
+    sync::OnceLock,
 };
 
 /// The directory where the whole cgroup v2 hierarchy is mounted, the first if there are
 /// several. On a hybrid host, which has v1 as well, it is not `/sys/fs/cgroup`.
 ///
 /// `None` if this process sees no such mount. One of a part of the hierarchy, as containers
-/// can have it, does not count: under it no path as in `/proc/PID/cgroup` leads anywhere.
+/// have it, does not count: under it no path as in `/proc/PID/cgroup` leads anywhere. What is
+/// whole depends on the reader's cgroup namespace, so who is in a container has to be in the
+/// host's, and the host's mount in the container.
+///
+/// It is looked for until it is found: a node's table has thousands of mounts, and this one stays.
+///
+/// The host's own, behind `/proc/1/root`, is left alone: resolving a path there ends in this
+/// process's own root, since to [readlink(2)][1] that link is just `/`.
+///
+/// [1]: https://man7.org/linux/man-pages/man2/readlink.2.html
 pub fn cgroup2_mount() -> io::Result<Option<PathBuf>> {
-    Ok(find(&fs::read("/proc/self/mountinfo")?))
+    static FOUND: OnceLock<PathBuf> = OnceLock::new();
+    if let Some(found) = FOUND.get() {
+        return Ok(Some(found.clone()));
+    }
+    let found = find(&fs::read("/proc/self/mountinfo")?);
+    Ok(found.map(|found| FOUND.get_or_init(|| found).clone()))
 }
 
 /// Looks through a `/proc/PID/mountinfo` ([proc_pid_mountinfo(5)][1]). What is no line of that

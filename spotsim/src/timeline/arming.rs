@@ -52,6 +52,15 @@ impl Plan {
     ///
     /// The first thing in it that makes no sense.
     pub fn arm(&self, armed_at: Timestamp) -> Result<Timeline, Invalid> {
+        self.arm_later(armed_at, SignedDuration::ZERO)
+    }
+
+    /// Fixes the plan's times, all of them so much later, for a target whose turn that is.
+    pub fn arm_later(
+        &self,
+        armed_at: Timestamp,
+        later: SignedDuration,
+    ) -> Result<Timeline, Invalid> {
         let Self {
             notice,
             rebalance,
@@ -59,10 +68,11 @@ impl Plan {
             life_cycle,
             scheduled,
             lifecycle_states,
+            stagger: _,
         } = self;
         few("scheduled", scheduled)?;
         few("lifecycle-states", lifecycle_states)?;
-        let at = Arming(armed_at);
+        let at = Arming { armed_at, later };
         let notice = notice.as_ref().map(|plan| at.notice(plan)).transpose()?;
         let rebalance = rebalance
             .as_ref()
@@ -116,13 +126,24 @@ fn withdrawn(notice: Option<Notice>, rebalance: Option<Timestamp>) -> Result<Tim
 
 /// Resolves a plan's parts at the time of its arming.
 #[derive(Clone, Copy)]
-struct Arming(Timestamp);
+struct Arming {
+    armed_at: Timestamp,
+    /// For so long after the first target's.
+    later: SignedDuration,
+}
 
 impl Arming {
+    /// What counts from a time that was resolved already.
+    fn from(armed_at: Timestamp) -> Self {
+        let later = SignedDuration::ZERO;
+        Self { armed_at, later }
+    }
+
     fn time(self, field: &str, when: When) -> Result<Timestamp, Invalid> {
-        let Self(armed_at) = self;
+        let Self { armed_at, later } = self;
         let time = when
             .resolve(armed_at)
+            .and_then(|time| time.checked_add(later).ok())
             .ok_or_else(|| invalid(field, format!("{when} lies past the year 9999")))?;
         // HTTP has no dates before (RFC 9110, 5.6.7), and neither had EC2.
         if time < Timestamp::UNIX_EPOCH {
@@ -154,7 +175,7 @@ impl Arming {
             (None, Some(deadline)) => self.shown("notice.deadline", *deadline)?,
             (lead, None) => {
                 let lead = lead.unwrap_or_else(|| action.default_lead());
-                Self(appears).shown("notice.lead", When::After(lead))?
+                Self::from(appears).shown("notice.lead", When::After(lead))?
             }
         };
         if deadline < appears {
@@ -223,10 +244,12 @@ impl Event {
             description,
         } = plan;
         let Self { at, index } = self;
-        let Arming(armed_at) = at;
+        let Arming { armed_at, .. } = at;
         let appears = at.time(&self.field("appears"), *appears)?;
-        let not_before = not_before.unwrap_or(When::At(appears));
-        let not_before = at.shown(&self.field("not-before"), not_before)?;
+        let not_before = match not_before {
+            Some(when) => at.shown(&self.field("not-before"), *when)?,
+            None => Arming::from(appears).shown(&self.field("not-before"), When::default())?,
+        };
         let not_after = self.not_earlier("not-after", *not_after, not_before)?;
         let end = match self.end(appears, *completed, *canceled)? {
             Some(end) => Some(end),
@@ -310,7 +333,10 @@ impl Event {
     ) -> Result<Option<Timestamp>, Invalid> {
         let field = self.field("lingers");
         match (end, lingers) {
-            (Some(end), Some(lingers)) => Arming(end).time(&field, When::After(lingers)).map(Some),
+            (Some(end), Some(lingers)) => {
+                let leaves = Arming::from(end).time(&field, When::After(lingers))?;
+                Ok(Some(leaves))
+            }
             (end, None) => Ok(end),
             (None, Some(_)) => Err(invalid(field, "an event without an end is there for ever")),
         }

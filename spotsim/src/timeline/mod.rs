@@ -12,6 +12,7 @@ use jiff::Timestamp;
 mod arming;
 mod plan;
 mod scheduled;
+mod waves;
 mod when;
 mod written;
 
@@ -21,6 +22,7 @@ pub use plan::{
     ScheduledPlan,
 };
 pub use scheduled::{Code, ScheduledEvent, State};
+pub use waves::Waves;
 pub use when::{Span, When};
 
 use written::words;
@@ -122,6 +124,24 @@ impl Timeline {
     /// The notice, whether it is visible yet or not.
     pub fn notice(&self) -> Option<&Notice> {
         self.notice.as_ref()
+    }
+
+    /// When the first of all that is announced appears.
+    pub fn begins(&self) -> Option<Timestamp> {
+        let Self {
+            armed_at: _,
+            notice,
+            rebalance,
+            withdrawn: _,
+            life_cycle: _,
+            scheduled,
+            lifecycle_states,
+        } = self;
+        let notice = notice.map(|notice| notice.appears);
+        let scheduled = scheduled.iter().map(|event| event.appears);
+        let states = lifecycle_states.iter().map(|(from, _)| *from);
+        let all = notice.into_iter().chain(*rebalance).chain(scheduled);
+        all.chain(states).min()
     }
 
     /// Whether it has nothing to announce, now or later.

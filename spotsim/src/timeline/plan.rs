@@ -74,6 +74,9 @@ pub struct Plan {
     /// What `autoscaling/target-lifecycle-state` is, one after the other.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub lifecycle_states: Vec<LifecycleStatePlan>,
+    /// How much later each target is shown all of it than the one before.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stagger: Option<Span>,
 }
 
 /// Refuses null, which is nothing to some and "with its defaults" to others: `notice:` in YAML.

@@ -315,15 +315,25 @@ fn plans() -> impl Strategy<Value = Plan> {
         option::of(select(LifeCycle::ALL)),
         vec(events(), 0..3),
         vec(states(), 0..3),
+        option::of(span()),
     )
         .prop_map(
-            |(notice, rebalance, after_deadline, life_cycle, scheduled, lifecycle_states)| Plan {
+            |(
                 notice,
                 rebalance,
                 after_deadline,
                 life_cycle,
                 scheduled,
                 lifecycle_states,
+                stagger,
+            )| Plan {
+                notice,
+                rebalance,
+                after_deadline,
+                life_cycle,
+                scheduled,
+                lifecycle_states,
+                stagger,
             },
         )
 }

@@ -9,10 +9,11 @@ pub fn check(input: &[u8]) {
     };
     let (method, path) = line.split_once(' ').unwrap_or((line, ""));
     match Command::parse(method, path, lines.next().unwrap_or_default()) {
-        Ok(Command::Trigger(plan)) => {
+        Ok(Command::Trigger { plan, to }) => {
             let body = serde_json::to_vec(&plan).unwrap();
             let again = Command::parse(method, path, &body);
-            assert_eq!(again, Ok(Command::Trigger(plan)), "written and read again");
+            let expected = Ok(Command::Trigger { plan, to });
+            assert_eq!(again, expected, "written and read again");
         }
         Ok(_) => {}
         Err(refusal) => {

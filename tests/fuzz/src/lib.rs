@@ -6,3 +6,4 @@
 pub mod control;
 pub mod plans;
 pub mod requests;
+pub mod selectors;

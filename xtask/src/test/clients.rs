@@ -1,4 +1,5 @@
-//! The real clients that the tests run: a Python venv, node modules, and Debian's cloud-init.
+//! What the tests run that is not spotsim: real clients (a Python venv, node modules, and Debian's
+//! cloud-init), and a container runtime beside the installed one.
 //!
 //! What is pinned lies in `tests/clients`; it is installed again only when that has changed.
 
@@ -25,7 +26,7 @@ struct Clients {
     install: fn(&Path, &[PathBuf]) -> Result<()>,
 }
 
-const ALL: [Clients; 3] = [
+const ALL: [Clients; 4] = [
     Clients {
         kind: "Python clients",
         pins: &["python/requirements.txt"],
@@ -45,7 +46,20 @@ const ALL: [Clients; 3] = [
         dir: "cloud-init",
         install: cloud_init,
     },
+    Clients {
+        kind: "containerd with events",
+        pins: &[],
+        dir: "containerd",
+        install: containerd,
+    },
 ];
+
+/// The Debian whose containerd streams container events (1.7); that of bookworm (1.6) does not,
+/// and the tests want both.
+const SUITE: &str = "trixie";
+
+/// What Debian signs its archives with, of any release.
+const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 
 /// Installs what is not up to date. A failure is an error only if `required`; otherwise the
 /// tests that need these clients cannot run.
@@ -118,16 +132,58 @@ fn node_modules(dir: &Path, pins: &[PathBuf]) -> Result<()> {
 /// Unpacks the package. It is not installed: on the next boot it would take this host for its
 /// own.
 fn cloud_init(dir: &Path, _: &[PathBuf]) -> Result<()> {
+    needs_apt()?;
+    unpack(dir, "cloud-init", &[]).context("perhaps it helps to run: apt-get update")
+}
+
+/// Unpacks another Debian's package, with lists of its own: this system's are left alone.
+fn containerd(dir: &Path, _: &[PathBuf]) -> Result<()> {
+    needs_apt()?;
+    if !Path::new(KEYRING).exists() {
+        bail!("needs {KEYRING} (Debian and its kin: apt-get install debian-archive-keyring)");
+    }
+    let apt = dir.join("apt");
+    let (lists, sources) = (apt.join("lists"), apt.join("sources.list"));
+    fs::create_dir_all(lists.join("partial"))?;
+    fs::create_dir_all(apt.join("cache/archives/partial"))?;
+    let source = format!("deb [signed-by={KEYRING}] http://deb.debian.org/debian {SUITE} main\n");
+    fs::write(&sources, source)?;
+    let settings = [
+        format!("Dir::Etc::SourceList={}", sources.display()),
+        "Dir::Etc::SourceParts=/dev/null".to_owned(),
+        format!("Dir::State::Lists={}", lists.display()),
+        format!("Dir::Cache={}", apt.join("cache").display()),
+        // Only the names and places of packages.
+        "Acquire::Languages=none".to_owned(),
+        "Acquire::IndexTargets::deb::DEP-11::DefaultEnabled=false".to_owned(),
+    ];
+    shell::run(apt_get(&settings).arg("update"))?;
+    unpack(dir, "containerd", &settings)?;
+    remove(&apt)
+}
+
+fn needs_apt() -> Result<()> {
     if !shell::has("apt-get") || !shell::has("dpkg-deb") {
         bail!("needs apt-get and dpkg-deb, which Debian and its kin have");
     }
-    // Its user for downloads may not write here.
-    let mut download = Command::new("apt-get");
-    download
-        .args(["--quiet=2", "--option", "APT::Sandbox::User=root"])
-        .args(["download", "cloud-init"])
-        .current_dir(dir);
-    shell::run(&mut download).context("perhaps it helps to run: apt-get update")?;
+    Ok(())
+}
+
+fn apt_get(settings: &[String]) -> Command {
+    let mut apt = Command::new("apt-get");
+    // Its user for downloads may not write where we do.
+    apt.args(["--quiet=2", "--option", "APT::Sandbox::User=root"]);
+    for setting in settings {
+        apt.args(["--option", setting]);
+    }
+    apt
+}
+
+/// Downloads a package and unpacks it into a directory.
+fn unpack(dir: &Path, package: &str, settings: &[String]) -> Result<()> {
+    let mut download = apt_get(settings);
+    download.args(["download", package]).current_dir(dir);
+    shell::run(&mut download)?;
     let package = fs::read_dir(dir)?
         .filter_map(|entry| Some(entry.ok()?.path()))
         .find(|path| path.extension() == Some(OsStr::new("deb")))

@@ -74,13 +74,17 @@ pub struct Announced {
     #[arg(long, value_name = "spot|on-demand")]
     life_cycle: Option<LifeCycle>,
 
+    /// Show each target all of it so much later than the one before
+    #[arg(long, value_name = "DURATION", allow_hyphen_values = true)]
+    stagger: Option<Span>,
+
     /// All of it from a file (TOML, YAML or JSON; see `spotsim plan check --help`)
     #[arg(
         long,
         value_name = "FILE",
         conflicts_with_all = [
             "action", "notice_after", "lead", "deadline", "rebalance_after", "after_deadline",
-            "scheduled", "lifecycle_state", "life_cycle",
+            "scheduled", "lifecycle_state", "life_cycle", "stagger",
         ]
     )]
     plan: Option<PathBuf>,
@@ -99,6 +103,7 @@ impl Announced {
             scheduled,
             lifecycle_state,
             life_cycle,
+            stagger,
             plan,
         } = self;
         if let Some(file) = plan {
@@ -126,6 +131,7 @@ impl Announced {
             life_cycle: *life_cycle,
             scheduled: scheduled.clone(),
             lifecycle_states: lifecycle_state.clone(),
+            stagger: *stagger,
         };
         plan.arm(Timestamp::now()).map_err(as_options)?;
         Ok(plan)

@@ -7,11 +7,13 @@ use log::LevelFilter;
 mod announced;
 mod behind;
 mod session;
+mod targets;
 
 pub use announced::{Announced, read as read_plan};
 use behind::Behind;
 use session::SessionOptions;
 pub use session::{RunDir, Which};
+pub use targets::{DEFAULT_NAMESPACE, RuntimeOptions, Targets};
 
 use crate::{
     control::Claim,
@@ -20,6 +22,7 @@ use crate::{
 
 /// What is announced, and what happens to everything else.
 #[derive(Args)]
+#[command(next_help_heading = None)]
 pub struct Options {
     /// Announce nothing until `spotsim trigger`
     #[arg(long, conflicts_with = "announced")]

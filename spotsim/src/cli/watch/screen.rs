@@ -7,13 +7,13 @@ use jiff::Timestamp;
 use super::{
     super::{
         list::serves,
-        table::{brief, countdown, plain, time},
+        table::{announced, brief, countdown, plain, time},
     },
     by, milliseconds,
     terminal::Line,
 };
 use crate::{
-    control::{Message, Status},
+    control::{Message, Serves, Status, TargetStatus},
     journal::{Caller, Connect, Request, Sent},
 };
 
@@ -32,17 +32,17 @@ pub struct Screen {
 type Row = [String; 8];
 
 const HEADING: [&str; 8] = [
-    "TIME", "PID", "COMMAND", "CGROUP", "WHAT", "STATUS", "BY", "LATENCY",
+    "TIME", "PID", "COMMAND", "WHERE", "WHAT", "STATUS", "BY", "LATENCY",
 ];
 
-/// How wide the columns are. CGROUP and WHAT share what the others leave.
+/// How wide the columns are. WHERE and WHAT share what the others leave.
 const WIDTHS: [usize; 8] = [8, 7, 10, 0, 0, 6, 8, 8];
-const CGROUP: usize = 3;
+const WHERE: usize = 3;
 const WHAT: usize = 4;
 const BY: usize = 6;
 const LATENCY: usize = 7;
 
-/// From this width on there is room for a cgroup's name, and below that none for who answered
+/// From this width on there is room for a target's name, and below that none for who answered
 /// and how fast.
 const WIDE: usize = 110;
 const NARROW: usize = 72;
@@ -68,7 +68,7 @@ impl Screen {
                 return;
             }
             // What is announced is seen above.
-            Message::Announced(_) | Message::End { .. } => return,
+            Message::Announced { .. } | Message::End { .. } => return,
             Message::Counts(counts) => {
                 status.counts = counts;
                 return;
@@ -136,6 +136,18 @@ impl Screen {
             requests += &format!("; {lost} not shown");
         }
         say("requests", requests);
+        if status.own_clocks
+            && let Serves::Targets(targets) = &status.serves
+        {
+            say("announced", announced(status, now));
+            for target in targets.iter().take(most) {
+                say("", format!("{}: {}", target.name, clock(target, now)));
+            }
+            if targets.len() > most {
+                say("", format!("and {} more", targets.len() - most));
+            }
+            return lines;
+        }
         let visible = status.visible(now);
         let mut name = "announced";
         for item in visible.iter().take(most) {
@@ -162,6 +174,21 @@ impl Screen {
         }
         lines
     }
+}
+
+/// The times of a target with a clock of its own.
+fn clock(target: &TargetStatus, now: Timestamp) -> String {
+    let TargetStatus {
+        timeline,
+        notice,
+        deadline,
+        ..
+    } = target;
+    let (Some(notice), Some(deadline)) = (notice, deadline) else {
+        return timeline.clone();
+    };
+    let notice = countdown(*notice, now);
+    format!("notice {notice}, deadline {}", countdown(*deadline, now))
 }
 
 fn of_connect(connect: &Connect) -> Row {
@@ -201,24 +228,15 @@ fn of_request(request: &Request) -> Row {
 fn row(time: Timestamp, caller: Option<&Caller>, what: String, answer: [String; 3]) -> Row {
     let [status, by, latency] = answer;
     let time = time.strftime("%H:%M:%S").to_string();
-    let (pid, command, cgroup) = match caller {
+    let (pid, command, place) = match caller {
         Some(caller) => (
             caller.pid.to_string(),
             plain(&caller.command),
-            plain(&caller.cgroup),
+            plain(caller.place()),
         ),
         None => ("-".to_owned(), "-".to_owned(), "-".to_owned()),
     };
-    [
-        time,
-        pid,
-        command,
-        cgroup,
-        plain(&what),
-        status,
-        by,
-        latency,
-    ]
+    [time, pid, command, place, plain(&what), status, by, latency]
 }
 
 /// A column that is not worth its room has the width 0.
@@ -235,8 +253,8 @@ fn widths(width: usize) -> [usize; 8] {
         .sum();
     let rest = width.saturating_sub(taken);
     if width >= WIDE {
-        widths[CGROUP] = rest / 3;
-        widths[WHAT] = rest - widths[CGROUP] - 1;
+        widths[WHERE] = rest / 3;
+        widths[WHAT] = rest - widths[WHERE] - 1;
     } else {
         widths[WHAT] = rest.max(12);
     }
@@ -250,7 +268,7 @@ fn cells(row: &Row, widths: [usize; 8]) -> String {
     for (column, (cell, width)) in columns.filter(|(_, (_, width))| *width > 0) {
         let cell = match column {
             // Their ends differ, not their beginnings.
-            CGROUP => tail_of(cell, width),
+            WHERE => tail_of(cell, width),
             WHAT => what(cell, width),
             _ => head_of(cell, width),
         };
@@ -296,10 +314,17 @@ mod tests {
     use super::*;
     use crate::journal::Counts;
 
+    fn target(cgroup: &str) -> serde_json::Value {
+        serde_json::json!({
+            "name": format!("cgroup {cgroup}"), "kind": "cgroup", "cgroup": cgroup,
+            "timeline": "", "notice": null, "deadline": null, "next": null,
+        })
+    }
+
     fn status() -> Status {
         let status = serde_json::json!({
             "id": "drain", "verb": "attach", "pid": 4711, "version": "0.1.0",
-            "started": "2026-01-01T00:00:00Z", "targets": ["/a", "/b"],
+            "started": "2026-01-01T00:00:00Z", "targets": [target("/a"), target("/b")], "own_clocks": false,
             "upstream": "real", "held": false, "timeline": "",
             "announced": [],
             "steps": [
@@ -360,6 +385,35 @@ TIME         PID COMMAND    WHAT                        STATUS BY        LATENCY
         let lines = shown(&screen, "2026-01-01T00:02:11Z", 80, 24);
         assert_eq!(lines[3], "announced  instance-life-cycle  spot");
         assert_eq!(lines[4], "deadline   1s ago (2026-01-01T00:02:10Z)");
+    }
+
+    #[test]
+    fn each_target_has_its_clock() {
+        let mut status = status();
+        status.own_clocks = true;
+        let time = |text: &str| Some(text.parse().unwrap());
+        let Serves::Targets(targets) = &mut status.serves else {
+            panic!("it has targets");
+        };
+        targets[0].notice = time("2026-01-01T00:00:10Z");
+        targets[0].deadline = time("2026-01-01T00:02:10Z");
+        targets[1].timeline = "nothing announced".to_owned();
+        let mut screen = Screen::new(status.clone());
+        let lines = shown(&screen, "2026-01-01T00:00:07Z", 80, 24);
+        let expected = [
+            "announced  to each its own; first deadline in 2m 3s",
+            "           cgroup /a: notice in 3s, deadline in 2m 3s",
+            "           cgroup /b: nothing announced",
+        ];
+        assert_eq!(lines[3..6], expected);
+
+        let cgroups = (0..100).map(|n| format!("/{n}"));
+        let targets = cgroups.map(|path| serde_json::from_value(target(&path)).unwrap());
+        status.serves = Serves::Targets(targets.collect());
+        screen.add(Message::Status(Box::new(status)));
+        let lines = shown(&screen, "2026-01-01T00:00:07Z", 80, 24);
+        assert_eq!(lines[12], "           and 92 more");
+        assert!(lines[14].starts_with("TIME "), "{lines:?}");
     }
 
     #[test]

@@ -4,11 +4,11 @@
 //! header names' case and the order of its lines included. It acts as the real service does
 //! where that is known, and stays the same from one request to the next (its `Date` too).
 //!
-//! `upstream --log FILE --listen ADDRESS… [--hang] [--delay-ms N] [--http10] [--keep-alive]
-//! [--require-v2] [--off] [--recording FILE]` prints `listening at ADDRESS…` once it does. `FILE` gets one JSON line for each
-//! request, before it is answered: `{"peer": "IP:PORT", "connection": 1, "head": "…"}`, where
-//! each byte of the head is the character of the same number. A recording is a tree of documents
-//! instead of the small one that it has by itself.
+//! `upstream --log FILE --listen ADDRESS… [--hang] [--delay-ms N] [--hop-limit N] [--http10]
+//! [--keep-alive] [--require-v2] [--off] [--recording FILE]` prints `listening at ADDRESS…` once it
+//! does. `FILE` gets one JSON line for each request, before it is answered: `{"peer": "IP:PORT",
+//! "connection": 1, "head": "…"}`, where each byte of the head is the character of the same
+//! number. A recording is a tree of documents instead of the small one that it has by itself.
 
 mod answers;
 mod recording;
@@ -26,6 +26,10 @@ use std::{
     time::Duration,
 };
 
+use nix::sys::socket::{
+    setsockopt,
+    sockopt::{Ipv4Ttl, Ipv6Ttl},
+};
 use serde_json::json;
 
 use crate::{
@@ -41,6 +45,8 @@ struct Upstream {
     /// Read requests and never answer.
     hang: bool,
     delay: Duration,
+    /// In how many hops an answer must be at its client's.
+    hop_limit: Option<u8>,
     http10: bool,
     keep_alive: bool,
     instance: Instance,
@@ -61,6 +67,7 @@ fn main() {
         connections: AtomicU64::new(0),
         hang: false,
         delay: Duration::ZERO,
+        hop_limit: None,
         http10: false,
         keep_alive: false,
         instance: Instance::default(),
@@ -80,6 +87,7 @@ fn main() {
             }
             "--hang" => upstream.hang = true,
             "--delay-ms" => upstream.delay = Duration::from_millis(value().parse().unwrap()),
+            "--hop-limit" => upstream.hop_limit = Some(value().parse().unwrap()),
             "--http10" => upstream.http10 = true,
             "--keep-alive" => upstream.keep_alive = true,
             "--require-v2" => upstream.instance.require_v2 = true,
@@ -120,6 +128,9 @@ impl Upstream {
         let peer = stream.peer_addr()?;
         stream.set_nodelay(true)?;
         while let Some(head) = read_head(&mut stream)? {
+            if let Some(hops) = self.hop_limit {
+                limit_hops(&stream, hops)?;
+            }
             let line = json!({
                 "peer": peer.to_string(),
                 "connection": connection,
@@ -192,6 +203,16 @@ impl Request {
         let named = self.headers.iter().filter(move |(other, _)| other == name);
         named.map(|(_, value)| value.as_str())
     }
+}
+
+/// What is sent from now on is dropped by the router that is this far away. The client is
+/// connected already, as with the real service.
+fn limit_hops(stream: &TcpStream, hops: u8) -> io::Result<()> {
+    match stream.local_addr()? {
+        SocketAddr::V4(_) => setsockopt(stream, Ipv4Ttl, &hops.into())?,
+        SocketAddr::V6(_) => setsockopt(stream, Ipv6Ttl, &hops.into())?,
+    }
+    Ok(())
 }
 
 /// The bytes up to and with the empty line; none at the end of the connection.

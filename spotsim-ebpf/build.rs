@@ -1,4 +1,4 @@
-//! Compiles `main.rs` for BPF while this crate is built for the host.
+//! Compiles `main.rs` and `cut.rs` for BPF while this crate is built for the host.
 
 use std::{env, path::Path};
 

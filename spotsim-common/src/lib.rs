@@ -37,4 +37,7 @@ pub mod names {
     pub const CONNECT6: &str = "connect6";
     pub const GETPEERNAME4: &str = "getpeername4";
     pub const GETPEERNAME6: &str = "getpeername6";
+
+    pub const CUT_INGRESS: &str = "cut_ingress";
+    pub const CUT_EGRESS: &str = "cut_egress";
 }

@@ -84,19 +84,20 @@ impl std::error::Error for Invalid {}
 /// Reads a file by its extension. An error begins with `FILE:LINE:COLUMN`, where there is such
 /// a place.
 pub fn read<T: DeserializeOwned>(path: &Path) -> Result<T> {
-    let file = shown(path);
     let format = Format::of(path)?;
+    parse(&text(path)?, format).map_err(|invalid| invalid.in_file(path))
+}
+
+/// What is in a file, which cannot be too long.
+pub fn text(path: &Path) -> Result<String> {
+    let file = shown(path);
     let text = bytes(path).with_context(|| format!("cannot read {file}"))?;
     ensure!(
         text.len() <= LONGEST,
         "cannot read {file}: it is longer than {} KiB",
         LONGEST / 1024
     );
-    let text = String::from_utf8(text).with_context(|| format!("cannot read {file}"))?;
-    parse(&text, format).map_err(|invalid| match invalid.at {
-        Some(_) => anyhow!("{file}:{invalid}"),
-        None => anyhow!("{file}: {invalid}"),
-    })
+    String::from_utf8(text).with_context(|| format!("cannot read {file}"))
 }
 
 /// What is in a file, but no more than shows that it is too long.
@@ -118,10 +119,7 @@ pub fn parse<T: DeserializeOwned>(text: &str, format: Format) -> Result<T, Inval
             check_yaml(text, &yaml(text)?)?;
             Ok(value)
         }
-        Format::Json => serde_json::from_str(text).map_err(|error| {
-            let at = (error.line() as u64, error.column().max(1) as u64);
-            Invalid::new((at.0 > 0).then_some(at), &error.to_string())
-        }),
+        Format::Json => Ok(serde_json::from_str(text)?),
     }
 }
 
@@ -250,14 +248,34 @@ fn yaml<T: DeserializeOwned>(text: &str) -> Result<T, Invalid> {
         underscored_numbers_as_strings: true,
         reject_unsupported_tags: true,
     };
-    serde_saphyr::from_str_with_options(text, options).map_err(|error| {
+    Ok(serde_saphyr::from_str_with_options(text, options)?)
+}
+
+impl From<serde_json::Error> for Invalid {
+    fn from(error: serde_json::Error) -> Self {
+        let at = (error.line() as u64, error.column().max(1) as u64);
+        Self::new((at.0 > 0).then_some(at), &error.to_string())
+    }
+}
+
+impl From<serde_saphyr::Error> for Invalid {
+    fn from(error: serde_saphyr::Error) -> Self {
         let at = error.location().map(|at| (at.line(), at.column()));
         let why = error.render_with_formatter(&serde_saphyr::UserMessageFormatter);
-        Invalid::new(at, &why)
-    })
+        Self::new(at, &why)
+    }
 }
 
 impl Invalid {
+    /// With the file that it is in.
+    pub fn in_file(&self, path: &Path) -> anyhow::Error {
+        let file = shown(path);
+        match self.at {
+            Some(_) => anyhow!("{file}:{self}"),
+            None => anyhow!("{file}: {self}"),
+        }
+    }
+
     /// `why` may have any number of lines, and end with the place once more.
     fn new(at: Option<(u64, u64)>, why: &str) -> Self {
         let why = match why.rsplit_once(" at line ") {

@@ -24,7 +24,7 @@ use crate::{
     netns::{self, Namespace},
     responder::{Place, Responder, serve},
     sock_diag::{Cut, SockDiag},
-    target::{Follower, Target, Watch},
+    target::{Follower, Target, VACANT, Watch},
 };
 
 mod sockets;
@@ -32,10 +32,6 @@ mod sockets;
 /// Connections that may wait to be accepted. A crowd that connects at once must not have to
 /// try again after a second, as the kernel would let it.
 const BACKLOG: u32 = 4_096;
-
-/// A namespace that no process of its targets is in any more may get the next one soon: for so
-/// long it keeps its listener.
-const VACANT: Duration = Duration::from_secs(10);
 
 /// After a change beneath a target, its processes are looked at again after the shorter time,
 /// then at growing intervals up to the longer one, which is also how often without a change.

@@ -8,19 +8,22 @@
 //!
 //! Tests with pods start with a [`Node`]: a lab whose node has a real container runtime.
 //!
-//! What needs none of that, `spotsim serve` above all, runs in a [`Scratch`] directory.
+//! What needs none of that, `spotsim serve` above all, runs in a [`Scratch`] directory. Events go
+//! to a [`Hook`] there, and to the services of AWS that [`Moto`] plays.
 //!
 //! What a test started ends with it, by a panic too. Every wait has a deadline and says what it
 //! waited for. Nothing here returns an error: a test that cannot go on panics.
 //!
 //! Environment: `SPOTSIM_BIN` names the binary under test, `SPOTSIM_CLIENTS` the directory that
-//! holds the Python and Node clients, cloud-init and a containerd that streams events (`cargo xtask
+//! holds the Python and Node clients, moto, cloud-init and a containerd that streams events (`cargo xtask
 //! test` installs them), `SPOTSIM_CONTAINERD` another containerd than that on the `PATH`, and with
 //! `SPOTSIM_REQUIRE_BPF=1` a test that lacks a privilege fails instead of being skipped.
 
 mod cgroup;
+mod hook;
 mod http;
 mod lab;
+mod moto;
 mod netns;
 mod node;
 mod privilege;
@@ -32,14 +35,17 @@ mod spotsim;
 mod upstream;
 
 pub use cgroup::Cgroup;
+pub use hook::{Hook, Posted, Reply};
 pub use http::{Response, Via, get};
 pub use lab::{Lab, Place};
+pub use moto::{Moto, aws_environment};
 pub use netns::NetNs;
 pub use node::{Asked, Container, Node, Pod, PodBuilder, Qos, cri};
 pub use privilege::{missing_privilege, must_not_be_skipped};
 pub use process::{Finished, Running, is_running, run, wait_until};
 pub use programs::{
-    client, cloud_init_crawl, helper, is_release, node, python, spotsim_binary, workspace,
+    client, cloud_init_crawl, helper, is_release, moto, node, python, python_script,
+    spotsim_binary, workspace,
 };
 pub use sandbox::Sandbox;
 pub use serve::{Scratch, Serve, get_from};

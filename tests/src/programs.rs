@@ -68,8 +68,20 @@ pub fn client() -> PathBuf {
 
 /// The Python that has the Python clients, and one of `clients/python` for its argument.
 pub fn python(script: &str) -> [OsString; 2] {
-    let script = scripts().join("python").join(script);
-    [installed("venv/bin/python").into(), script.into()]
+    [
+        installed("venv/bin/python").into(),
+        python_script(script).into(),
+    ]
+}
+
+/// One of `clients/python`.
+pub fn python_script(name: &str) -> PathBuf {
+    scripts().join("python").join(name)
+}
+
+/// A program beside moto's server: itself, or the Python that has boto3.
+pub fn moto(name: &str) -> PathBuf {
+    installed(&format!("moto/bin/{name}"))
 }
 
 /// Node, one of `clients/node` for its argument, and the directory of its modules.

@@ -72,6 +72,11 @@ impl Scratch {
     /// Starts `spotsim serve` and waits until it is ready. Its upstream is the synthetic instance
     /// unless the options name another.
     pub fn serve(&self, options: &[&str]) -> Serve {
+        self.serve_with(&[], options)
+    }
+
+    /// As [`Scratch::serve`], with this in its environment.
+    pub fn serve_with(&self, environment: &[(&str, String)], options: &[&str]) -> Serve {
         let mut listen = vec![];
         if !options.contains(&"--listen") {
             listen = vec!["--listen", "127.0.0.1:0"];
@@ -82,7 +87,8 @@ impl Scratch {
             .args(["serve", "--run-dir"])
             .arg(run_dir)
             .args(listen)
-            .args(options);
+            .args(options)
+            .envs(environment.iter().map(|(name, value)| (name, value)));
         let mut process = Running::start(command);
         let line = process.stdout_line("serving: http://", 0);
         let (_, address) = line.split_once("http://").unwrap();

@@ -62,8 +62,17 @@ pub fn attach_args<'a>(cgroup: &'a Path, more: &[&'a str]) -> Vec<&'a str> {
 
 /// Arguments with the lab's run directory, where they have a verb that knows one.
 pub fn in_run_dir(lab: &Lab, args: &[&str]) -> Vec<String> {
-    const VERBS: [&str; 9] = [
-        "attach", "run", "serve", "trigger", "cancel", "detach", "list", "status", "watch",
+    const VERBS: [&str; 10] = [
+        "attach",
+        "experiment",
+        "run",
+        "serve",
+        "trigger",
+        "cancel",
+        "detach",
+        "list",
+        "status",
+        "watch",
     ];
     let mut args: Vec<_> = args.iter().map(|word| (*word).to_owned()).collect();
     let knows = args
@@ -71,7 +80,9 @@ pub fn in_run_dir(lab: &Lab, args: &[&str]) -> Vec<String> {
         .is_some_and(|verb| VERBS.contains(&verb.as_str()));
     if knows && !args.iter().any(|word| word == "--run-dir") {
         let directory = lab.run_dir().display().to_string();
-        args.splice(1..1, ["--run-dir".to_owned(), directory]);
+        // Behind the verb's own verb.
+        let behind = if args[0] == "experiment" { 2 } else { 1 };
+        args.splice(behind..behind, ["--run-dir".to_owned(), directory]);
     }
     args
 }

@@ -47,3 +47,8 @@ fn control() {
 fn selectors() {
     replay("selectors", targets::selectors::check);
 }
+
+#[test]
+fn templates() {
+    replay("templates", targets::templates::check);
+}

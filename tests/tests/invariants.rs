@@ -10,7 +10,8 @@ use regex::Regex;
 use tests::workspace;
 
 /// Where unsafe code may be. A new file in this list is a decision to be made with care.
-const UNSAFE: [&str; 5] = [
+const UNSAFE: [&str; 6] = [
+    "spotsim-ebpf/src/cut.rs",
     "spotsim-ebpf/src/main.rs",
     "spotsim/src/cli/run/launch.rs",
     "spotsim/src/intercept/link.rs",
@@ -88,21 +89,50 @@ fn only_the_responder_and_the_control_socket_name_hypers_server() {
 }
 
 #[test]
+fn only_cri_names_tonic_and_prost() {
+    only_in(&["spotsim/src/target/cri"], r"\b(tonic(_prost)?|prost)\b");
+}
+
+#[test]
+fn only_emit_names_the_aws_sdk_and_tls() {
+    let places = ["spotsim/src/emit/aws.rs", "spotsim/src/emit/aws"];
+    only_in(
+        &places,
+        r"\baws_(config|credential_types|sdk_\w+|smithy_\w+|types)\b",
+    );
+    only_in(&["spotsim/src/emit/http.rs"], r"\b(hyper_|tokio_)?rustls\b");
+}
+
+#[test]
 fn only_netns_calls_setns() {
     only_in(&["spotsim/src/netns.rs"], r"\bsetns\b");
 }
 
-#[test]
-fn the_timeline_does_no_io_and_reads_no_clock() {
-    let files = sources("spotsim/src/timeline");
-    let timeline: String = files.iter().map(|path| code(path)).collect();
-    assert!(timeline.contains("fn visible"), "is this test still true?");
+/// Checks that some files do no I/O and read no clock.
+fn pure(files: &[PathBuf], has: &str) {
+    let text: String = files.iter().map(|path| code(path)).collect();
+    assert!(text.contains(has), "{has}: is this test still true?");
     let impure = concat!(
         r"\b(now\(\)|SystemTime|Instant|Zoned|tokio|nix|libc|e?print(ln)?!)",
         r"|\bstd::(\{[^;]*)?\b(env|fs|io|net|os|process|thread|time)\b",
     );
-    let found = Regex::new(impure).unwrap().find(&timeline);
-    assert_eq!(found.map(|found| found.as_str()), None);
+    let found = Regex::new(impure).unwrap().find(&text);
+    assert_eq!(found.map(|found| found.as_str()), None, "beside {has}");
+}
+
+#[test]
+fn timeline_and_events_do_no_io_and_read_no_clock() {
+    pure(&sources("spotsim/src/timeline"), "fn visible");
+    pure(&sources("spotsim/src/event"), "fn of");
+}
+
+#[test]
+fn what_becomes_of_an_experiment_is_pure() {
+    let mut files = sources("spotsim/src/experiment");
+    // Those have it happen, and its tests look for a directory.
+    let others = ["conduct.rs", "condition.rs", "record.rs", "resolve.rs"];
+    files.retain(|path| !others.iter().any(|other| path.ends_with(other)));
+    pure(&files, "fn advance");
 }
 
 #[test]

@@ -10,12 +10,13 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::{
     Exit, Misuse, log as log_to,
-    options::{Options, RuntimeOptions, Targets},
+    options::{Consent, EffectOptions, Options, RuntimeOptions, Targets},
     pods::{Row, show},
     runtime,
     stop::Stop,
 };
 use crate::{
+    consequence::Consequences,
     control::{Reason, Served, Session, Verb},
     doctor,
     interception::{Config, Interception},
@@ -53,18 +54,26 @@ pub struct Attach {
 
     #[command(flatten)]
     options: Options,
+
+    #[command(flatten)]
+    effect: EffectOptions,
+
+    #[command(flatten)]
+    consent: Consent,
 }
 
 impl Attach {
     pub fn run(self) -> Result<Exit> {
-        log_to::start(self.options.log_level(LevelFilter::Info))?;
+        log_to::start(self.options.verbosity.log_level(LevelFilter::Info))?;
         // What is wrong with the options is wrong on every host.
         let plan = self.options.plan()?;
         let upstream = self.options.upstream.upstream(false)?;
         let choice = self.choice()?;
+        self.effect.validate()?;
         if self.dry_run {
             return runtime()?.block_on(self.show(choice));
         }
+        self.consent.validate(&self.effect)?;
         doctor::preflight_for_others()?;
         runtime()?.block_on(self.intercept(plan, upstream, choice))
     }
@@ -101,13 +110,26 @@ impl Attach {
 
     async fn show(self, choice: Choice) -> Result<Exit> {
         let (found, _) = self.find(&choice).await?;
-        let rows: Vec<_> = found.targets.iter().map(Row::of).collect();
+        let row = match self.effect.is_some() {
+            true => Row::with_processes,
+            false => Row::of,
+        };
+        let rows: Vec<_> = found.targets.iter().map(row).collect();
         show(&rows, self.json, "nothing is chosen yet")
     }
 
     async fn intercept(self, plan: Plan, upstream: Upstream, choice: Choice) -> Result<Exit> {
         let (found, pods) = self.find(&choice).await?;
-        let Self { options, once, .. } = self;
+        let Self {
+            options,
+            once,
+            effect,
+            consent,
+            ..
+        } = self;
+        let effects = effect.prepare()?;
+        let later = choice.is_alive() && !once;
+        consent.obtain(&effect, &found.targets, later).await?;
         // What merely matches may be more than can be attached to.
         let some_suffice = choice.selector.is_some();
         let follower = match choice.is_alive() && !once {
@@ -118,6 +140,7 @@ impl Attach {
             false => None,
         };
         let claim = options.claim()?;
+        let courier = options.events.courier().await?;
         let mut stop = Stop::new()?;
         // Suspended, it would leave its targets without an IMDS. A signal that is listened for
         // does not suspend.
@@ -138,8 +161,23 @@ impl Attach {
         })?;
         // Its times count from when somebody can see it.
         responder.announce(&plan, Timestamp::now(), None)?;
-        let served = Served::Targets(interception.targets());
-        let session = Session::start(claim, Verb::Attach, served, responder, feed)?;
+        let targets = interception.targets();
+        let consequences = Consequences::start(
+            Arc::clone(&responder),
+            Some(targets.clone()),
+            courier,
+            effects,
+        );
+        let served = Served::Targets(targets);
+        let session = Session::start(
+            claim,
+            Verb::Attach,
+            served,
+            None,
+            responder,
+            feed,
+            &consequences,
+        )?;
         log_to::print(interception.armed().to_string());
 
         let until = async {
@@ -152,7 +190,11 @@ impl Attach {
         let kept = interception.keep(until).await;
         let reason = Reason::of(&kept);
         interception.release();
-        tokio::join!(session.end(reason), interception.detach());
+        tokio::join!(
+            session.end(reason),
+            consequences.end(),
+            interception.detach()
+        );
         kept?;
         info!("detached: {reason}");
         Ok(Exit::Done)

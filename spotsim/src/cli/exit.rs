@@ -15,6 +15,8 @@ pub enum Exit {
     Usage,
     /// 3: this host cannot do it; `spotsim doctor` says why.
     Host,
+    /// 124: the command of `run` was still there at the deadline, as `timeout` says it.
+    Struck,
     /// 127: `run` could not execute its command, as a shell says it.
     NotExecuted,
     /// `run` returns what its command returned; 128+N if signal N ended it.
@@ -68,6 +70,7 @@ impl From<Exit> for ExitCode {
             Exit::Failed => 1,
             Exit::Usage => 2,
             Exit::Host => 3,
+            Exit::Struck => 124,
             Exit::NotExecuted => 127,
             Exit::Command(code) => code,
         })

@@ -31,6 +31,8 @@ enum Line {
     Text(Vec<u8>),
     /// For standard output.
     Result(Vec<u8>),
+    /// The last line of the terminal from now on, below whatever is written. None if empty.
+    Live(String),
     /// Answered when everything before it is written.
     Flush(SyncSender<()>),
 }
@@ -62,6 +64,12 @@ pub fn say(line: String) {
     send(Line::Text(format!("{line}\n").into()));
 }
 
+/// Keeps a line below the log, if that goes to a terminal, until another one comes. It must fit in
+/// the terminal's width.
+pub fn keep(line: String) {
+    send(Line::Live(line));
+}
+
 fn send(line: Line) {
     if LINES
         .get()
@@ -83,11 +91,19 @@ pub fn finish() {
 
 fn write_out(lines: &Receiver<Line>) {
     let mut stderr = io::stderr();
+    let mut live = String::new();
     for line in lines {
+        if !live.is_empty() {
+            let _ = write!(stderr, "\r\x1b[K");
+        }
         // If nobody can be told, nobody needs to know.
         let _ = match line {
             Line::Text(text) => stderr.write_all(&text),
             Line::Result(text) => io::stdout().write_all(&text),
+            Line::Live(line) => {
+                live = line;
+                Ok(())
+            }
             Line::Flush(done) => done.send(()).map_err(io::Error::other),
         };
         let dropped = DROPPED.swap(0, Ordering::Relaxed);
@@ -97,6 +113,7 @@ fn write_out(lines: &Receiver<Line>) {
                 "{dropped} lines of this log were dropped: it was not read"
             );
         }
+        let _ = write!(stderr, "{live}");
     }
 }
 

@@ -9,6 +9,7 @@ mod attach;
 mod control;
 mod doctor;
 mod exit;
+mod experiment;
 mod guard;
 mod list;
 mod log;
@@ -25,7 +26,7 @@ mod watch;
 pub use exit::Exit;
 use exit::Misuse;
 
-use crate::netns;
+use crate::{effect, netns};
 
 const ABOUT: &str =
     "Shows a fake EC2 Spot interruption to chosen pods and cgroups, and to nobody else";
@@ -36,7 +37,8 @@ Exit codes:
   1  failed
   2  wrong usage
   3  this host cannot (`spotsim doctor` says why)
-  `run` returns the command's own: 127 if it cannot be executed, 128+N if signal N ended it.";
+  `run` returns the command's own: 127 if it cannot be executed, 128+N if signal N ended it;
+  124 if it was still there at the deadline, with --at-deadline.";
 
 #[derive(Parser)]
 #[command(name = "spotsim", version, about = ABOUT, after_help = EXIT_CODES)]
@@ -48,9 +50,11 @@ struct Cli {
 #[derive(Subcommand)]
 enum Verb {
     /// Intercept pods, containers, units or cgroups, until Ctrl-C
-    Attach(attach::Attach),
+    Attach(Box<attach::Attach>),
     /// Run a command that sees the interruption
     Run(run::Run),
+    /// Run a template of AWS Fault Injection Service against workloads of this node
+    Experiment(experiment::Experiment),
     /// Serve IMDS on an address of your choice, without root and without intercepting anybody
     Serve(serve::Serve),
     /// Announce something in a running one, to all of its targets or to some
@@ -82,14 +86,29 @@ impl Verb {
     fn is_about_others(&self) -> bool {
         matches!(
             self,
-            Self::Attach(_) | Self::Trigger(_) | Self::Cancel(_) | Self::Pods(_) | Self::Doctor(_)
+            Self::Attach(_)
+                | Self::Experiment(_)
+                | Self::Trigger(_)
+                | Self::Cancel(_)
+                | Self::Pods(_)
+                | Self::Doctor(_)
         )
     }
 }
 
 /// Runs the command line `args`, including the program's name, and says how it ended.
 pub fn main(args: impl IntoIterator<Item = OsString>) -> Exit {
-    let cli = match Cli::try_parse_from(args) {
+    let parsed = Cli::try_parse_from(args);
+    if parsed.as_ref().is_ok_and(|cli| cli.verb.is_about_others()) {
+        // Before there is another thread, which would stay where it is. If it fails, the verb's
+        // own checks tell why.
+        let _ = netns::enter_hosts_cgroup_namespace();
+    }
+    // Whatever is asked for.
+    for line in effect::thaw_what_was_left() {
+        let _ = writeln!(std::io::stderr(), "spotsim: {}", printable(&line));
+    }
+    let cli = match parsed {
         Ok(cli) => cli,
         Err(error) => {
             // Help and version are "errors" too, with exit code 0. If they cannot be printed,
@@ -103,14 +122,10 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> Exit {
             return Exit::of_usage(&error);
         }
     };
-    if cli.verb.is_about_others() {
-        // Before there is another thread, which would stay where it is. If it fails, the verb's
-        // own checks tell why.
-        let _ = netns::enter_hosts_cgroup_namespace();
-    }
     let result = match cli.verb {
         Verb::Attach(attach) => attach.run(),
         Verb::Run(run) => run.run(),
+        Verb::Experiment(experiment) => experiment.run(),
         Verb::Serve(serve) => serve.run(),
         Verb::Trigger(trigger) => trigger.run(),
         Verb::Cancel(cancel) => cancel.run(),

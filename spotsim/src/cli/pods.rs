@@ -14,6 +14,7 @@ use super::{
     table::{plain, table},
 };
 use crate::{
+    effect::{self, Process},
     netns::{self, Namespace},
     target::{Choice, Named, Pods, Resolved, Selector, Target},
 };
@@ -104,6 +105,9 @@ pub struct Row {
     network_namespaces: Vec<u64>,
     /// Whether the host's is among them.
     in_host_network: bool,
+    /// The processes in it; `None` if nobody wants to know.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    processes: Option<Vec<Process>>,
     /// Why it cannot be a target; `None` if it can.
     refused: Option<String>,
 }
@@ -130,7 +134,18 @@ impl Row {
             cgroup: Some(target.cgroup.path().to_owned()),
             in_host_network: of_pod || host.is_some_and(|host| namespaces.contains(&host.id())),
             network_namespaces: numbers,
+            processes: None,
             refused: None,
+        }
+    }
+
+    /// One to which something is to be done at its deadline.
+    pub fn with_processes(target: &Target) -> Self {
+        let refused = effect::check(target).err();
+        Self {
+            processes: Some(Process::all_of(&target.cgroup)),
+            refused: refused.map(|reason| reason.to_string()),
+            ..Self::of(target)
         }
     }
 
@@ -141,8 +156,18 @@ impl Row {
             cgroup: None,
             network_namespaces: Vec::new(),
             in_host_network: false,
+            processes: None,
             refused: Some(reason),
         }
+    }
+
+    fn processes(&self) -> Option<String> {
+        let processes = self.processes.as_deref()?;
+        let pids: Vec<_> = processes.iter().map(|one| one.pid.to_string()).collect();
+        Some(match pids.is_empty() {
+            true => "-".to_owned(),
+            false => pids.join(","),
+        })
     }
 
     fn cells(&self) -> [String; 4] {
@@ -153,6 +178,7 @@ impl Row {
             cgroup,
             network_namespaces,
             in_host_network,
+            processes: _,
             refused: _,
         } = self;
         let uid = match named {
@@ -171,6 +197,23 @@ impl Row {
     }
 }
 
+/// Processes have a column if anybody wants to know of them.
+fn as_table(rows: &[Row]) -> String {
+    let heading = ["TARGET", "UID", "NETWORK NAMESPACE", "CGROUP"];
+    let cells = rows.iter().map(Row::cells);
+    let processes: Option<Vec<_>> = rows.iter().map(Row::processes).collect();
+    let Some(processes) = processes else {
+        return table(heading, &cells.collect::<Vec<_>>());
+    };
+    let [target, uid, network, cgroup] = heading;
+    let cells = cells.zip(processes);
+    let cells = cells.map(|([a, b, c, d], pids)| [a, b, c, d, pids]);
+    table(
+        [target, uid, network, cgroup, "PIDS"],
+        &cells.collect::<Vec<_>>(),
+    )
+}
+
 /// Prints them.
 pub fn show(rows: &[Row], json: bool, none: &str) -> Result<Exit> {
     if json {
@@ -178,9 +221,7 @@ pub fn show(rows: &[Row], json: bool, none: &str) -> Result<Exit> {
     } else if rows.is_empty() {
         log_to::print(none.to_owned());
     } else {
-        let cells: Vec<_> = rows.iter().map(Row::cells).collect();
-        let heading = ["TARGET", "UID", "NETWORK NAMESPACE", "CGROUP"];
-        let mut text = table(heading, &cells);
+        let mut text = as_table(rows);
         for reason in rows.iter().filter_map(|row| row.refused.as_deref()) {
             text += &format!("cannot be a target: {}\n", plain(reason));
         }

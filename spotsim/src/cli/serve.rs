@@ -17,6 +17,7 @@ use tokio::net::TcpListener;
 
 use super::{Exit, Misuse, log as log_to, options::Options, runtime, stop::Stop};
 use crate::{
+    consequence::Consequences,
     control::{Reason, Served, Session, Verb},
     instance::{self, Saved},
     journal::Feed,
@@ -40,7 +41,7 @@ pub struct Serve {
 
 impl Serve {
     pub fn run(self) -> Result<Exit> {
-        log_to::start(self.options.log_level(LevelFilter::Info))?;
+        log_to::start(self.options.verbosity.log_level(LevelFilter::Info))?;
         let Self {
             listen,
             save_instance,
@@ -82,6 +83,7 @@ async fn serve_at(listen: SocketAddr, options: &Options) -> Result<Exit> {
         )));
     }
     let claim = options.claim()?;
+    let courier = options.events.courier().await?;
     let mut stop = Stop::new()?;
     let feed = Feed::default();
     let listener = TcpListener::bind(listen)
@@ -98,7 +100,16 @@ async fn serve_at(listen: SocketAddr, options: &Options) -> Result<Exit> {
     let timeline = plan.arm(Timestamp::now())?;
     let responder = Arc::new(Responder::new(timeline, upstream));
     let served = Served::Listen(address.to_string());
-    let session = Session::start(claim, Verb::Serve, served, Arc::clone(&responder), feed)?;
+    let consequences = Consequences::start(Arc::clone(&responder), None, courier, None);
+    let session = Session::start(
+        claim,
+        Verb::Serve,
+        served,
+        None,
+        Arc::clone(&responder),
+        feed,
+        &consequences,
+    )?;
     log_to::print(format!(
         "serving: http://{address}; upstream {}; {}",
         responder.upstream(),
@@ -113,7 +124,7 @@ async fn serve_at(listen: SocketAddr, options: &Options) -> Result<Exit> {
         };
     };
     serve(listener, place, responder, end).await;
-    session.end(reason).await;
+    tokio::join!(session.end(reason), consequences.end());
     info!("ended: {reason}");
     Ok(Exit::Done)
 }

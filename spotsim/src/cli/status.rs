@@ -12,7 +12,9 @@ use super::{
     table::{brief, countdown, plain, table, time},
 };
 use crate::{
+    consequence::EffectState,
     control::{self, Serves},
+    emit::Delivery,
     target::Named,
 };
 
@@ -47,12 +49,14 @@ fn text(status: &control::Status, now: Timestamp) -> String {
         pid,
         version,
         started,
+        experiment,
         upstream,
         held,
         own_clocks,
         steps,
         deadline,
         counts,
+        deliveries,
         ..
     } = status;
     let mut text = format!(
@@ -61,12 +65,26 @@ fn text(status: &control::Status, now: Timestamp) -> String {
         plain(version),
         time(*started)
     );
+    if let Some(state) = experiment {
+        text += &format!("experiment {state}\n");
+    }
     text += &format!("serves     {}\n", serves(&status.serves));
     text += &format!("upstream   {}\n", plain(upstream));
     text += &format!(
         "requests   {}: {} faked, {} passed, {} unanswered; {} connects missed\n",
         counts.requests, counts.faked, counts.passed, counts.unanswered, counts.missed_connects
     );
+    for delivery in deliveries {
+        text += &format!("events     {}\n", delivered(delivery));
+    }
+    if let Serves::Targets(targets) = &status.serves {
+        for target in targets {
+            if let Some(state) = &target.effect {
+                let name = plain(&target.name);
+                text += &format!("effect     {name}: {}\n", effect(state, now));
+            }
+        }
+    }
     if *held {
         return text
             + "announced  nothing: it is held until `spotsim trigger`\n"
@@ -101,6 +119,34 @@ fn text(status: &control::Status, now: Timestamp) -> String {
         })
         .collect();
     text + "\n" + &table(["WHEN", "TIME", "PATH", "VALUE"], &rows) + &targets(status, now)
+}
+
+/// How it is with a sink, in a line.
+fn delivered(delivery: &Delivery) -> String {
+    let Delivery {
+        sink,
+        delivered,
+        failed,
+        pending,
+        error,
+    } = delivery;
+    let mut text = format!(
+        "{}: {delivered} delivered, {failed} failed, {pending} pending",
+        plain(sink)
+    );
+    if let Some(error) = error {
+        text += &format!("; last: {}", plain(error));
+    }
+    text
+}
+
+/// How far it is with what is done to a target at its deadline.
+fn effect(effect: &EffectState, now: Timestamp) -> String {
+    match effect {
+        EffectState::UnderWay { since } => format!("began {}", countdown(*since, now)),
+        EffectState::Done { at } => format!("done {}", countdown(*at, now)),
+        EffectState::Failed { error } => format!("failed: {}", plain(error)),
+    }
 }
 
 /// The targets, each with its own times; nothing where the line above has said it all.

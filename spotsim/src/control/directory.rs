@@ -1,18 +1,15 @@
 //! The run directory: who claims which ID, and what a dead process left.
 
 use std::{
-    fs::{self, DirBuilder, File, TryLockError},
-    io,
+    fs, io,
     os::{
         fd::{AsFd as _, AsRawFd as _, OwnedFd},
         unix::{
-            fs::{DirBuilderExt as _, FileTypeExt as _, MetadataExt as _},
+            fs::{FileTypeExt as _, MetadataExt as _},
             net::UnixListener,
         },
     },
     path::{Path, PathBuf},
-    thread,
-    time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result, bail};
@@ -26,10 +23,10 @@ use nix::{
         },
         stat::{Mode, fchmod},
     },
-    unistd::geteuid,
 };
 
 use super::Id;
+use crate::run_directory::RunDirectory;
 
 /// What a socket's name ends with.
 const SUFFIX: &str = ".sock";
@@ -40,13 +37,10 @@ const LONGEST_PATH: usize = 107;
 /// Connections that may wait to be accepted.
 const BACKLOG: i32 = 1_024;
 
-/// The directory is locked for moments only.
-const LOCKED_WITHIN: Duration = Duration::from_secs(2);
-
 /// Where the sockets are.
 #[derive(Clone, Debug)]
 pub struct Directory {
-    path: PathBuf,
+    run: RunDirectory,
 }
 
 /// An ID that is ours, and its socket, which listens already. It is removed when this is
@@ -73,28 +67,24 @@ enum Peer {
 impl Directory {
     /// The one at this path, which need not be there yet.
     pub fn new(path: PathBuf) -> Self {
-        Self { path }
+        Self {
+            run: RunDirectory::new(path),
+        }
     }
 
-    /// `/run/spotsim` for root, `$XDG_RUNTIME_DIR/spotsim` for others; `None` without one.
+    /// The one where every spotsim of this user looks; `None` if there is none.
     pub fn default_for_user() -> Option<Self> {
-        let base = if geteuid().is_root() {
-            Some(PathBuf::from("/run"))
-        } else {
-            let given = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
-            given.filter(|path| path.is_absolute())
-        };
-        base.map(|base| Self::new(base.join("spotsim")))
+        RunDirectory::default_for_user().map(|run| Self { run })
     }
 
     /// Where it is.
     pub fn path(&self) -> &Path {
-        &self.path
+        self.run.path()
     }
 
     /// Where the socket of an ID is, if there is one.
     pub fn socket(&self, id: &Id) -> PathBuf {
-        self.path.join(format!("{id}{SUFFIX}"))
+        self.path().join(format!("{id}{SUFFIX}"))
     }
 
     /// Claims an ID and listens. Makes the directory if there is none, for its owner alone.
@@ -112,12 +102,8 @@ impl Directory {
                 path.display()
             );
         }
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(&self.path)
-            .with_context(|| format!("cannot make the directory {}", self.path.display()))?;
-        let lock = self.lock()?;
+        self.run.make()?;
+        let lock = self.run.lock()?;
         self.clear()?;
         match Peer::at(&path) {
             Peer::Unknown(Errno::ENOENT) => {}
@@ -148,7 +134,7 @@ impl Directory {
 
     /// The IDs of the running ones. What dead ones left is removed.
     pub fn ids(&self) -> Result<Vec<Id>> {
-        match self.lock() {
+        match self.run.lock() {
             Ok(lock) => {
                 let ids = self.clear();
                 drop(lock);
@@ -159,62 +145,14 @@ impl Directory {
         }
     }
 
-    /// Keeps others from claiming and clearing.
-    fn lock(&self) -> Result<File> {
-        let name = self.path.display();
-        let directory =
-            File::open(&self.path).with_context(|| format!("cannot open the directory {name}"))?;
-        self.is_private(&directory)?;
-        let deadline = Instant::now() + LOCKED_WITHIN;
-        loop {
-            match directory.try_lock() {
-                Ok(()) => return Ok(directory),
-                Err(TryLockError::WouldBlock) if Instant::now() < deadline => {
-                    thread::sleep(Duration::from_millis(5));
-                }
-                Err(error) => {
-                    return Err(io::Error::from(error))
-                        .with_context(|| format!("cannot lock the directory {name}"));
-                }
-            }
-        }
-    }
-
-    /// Sockets are removed in it, and a plan is handed to whoever listens there: so it must be
-    /// spotsim's own, and nobody else may make anything in it.
-    fn is_private(&self, directory: &File) -> Result<()> {
-        let name = self.path.display();
-        let about = directory
-            .metadata()
-            .with_context(|| format!("cannot look at the directory {name}"))?;
-        let (owner, user) = (about.uid(), geteuid().as_raw());
-        let mode = about.mode() & 0o7777;
-        if !about.is_dir() {
-            bail!("{name} is not a directory: choose another --run-dir");
-        }
-        if owner != user {
-            bail!(
-                "the directory {name} belongs to user {owner} and not to us, user {user}: become \
-                 that user, or choose another --run-dir"
-            );
-        }
-        if mode & 0o077 != 0 {
-            bail!(
-                "the directory {name} is open to others (mode {mode:04o}): choose one that is \
-                 spotsim's alone, or `chmod 700` it if it is"
-            );
-        }
-        Ok(())
-    }
-
     /// Removes the sockets of dead processes, and returns the IDs of the others. The directory
     /// must be locked: a socket that is bound and does not listen yet looks dead.
     fn clear(&self) -> Result<Vec<Id>> {
-        let entries = fs::read_dir(&self.path)
-            .with_context(|| format!("cannot list {}", self.path.display()))?;
+        let cannot = || format!("cannot list {}", self.path().display());
+        let entries = fs::read_dir(self.path()).with_context(cannot)?;
         let mut ids = Vec::new();
         for entry in entries {
-            let entry = entry.with_context(|| format!("cannot list {}", self.path.display()))?;
+            let entry = entry.with_context(cannot)?;
             let name = entry.file_name();
             let id = name.to_str().and_then(|name| name.strip_suffix(SUFFIX));
             let Some(id) = id.and_then(|id| id.parse::<Id>().ok()) else {
@@ -306,7 +244,9 @@ impl Drop for Claim {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt as _;
+    use std::{os::unix::fs::PermissionsExt as _, thread};
+
+    use nix::unistd::geteuid;
 
     use super::*;
 

@@ -6,6 +6,9 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    consequence::EffectState,
+    emit::Delivery,
+    experiment::State,
     interception::Ended,
     journal::{Connect, Counts, Request},
     target::{Named, Target},
@@ -17,6 +20,7 @@ use crate::{
 #[serde(rename_all = "kebab-case")]
 pub enum Verb {
     Attach,
+    Experiment,
     Run,
     Serve,
 }
@@ -25,6 +29,7 @@ impl fmt::Display for Verb {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Attach => "attach",
+            Self::Experiment => "experiment",
             Self::Run => "run",
             Self::Serve => "serve",
         })
@@ -58,11 +63,19 @@ pub struct TargetStatus {
     pub deadline: Option<Timestamp>,
     /// When something changes for it next.
     pub next: Option<Timestamp>,
+    /// How far it is with what is done to it at its deadline, once that has come.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub effect: Option<EffectState>,
 }
 
 impl TargetStatus {
     /// With what it is shown.
-    pub fn new(target: &Target, timeline: &Timeline, now: Timestamp) -> Self {
+    pub fn new(
+        target: &Target,
+        timeline: &Timeline,
+        effect: Option<EffectState>,
+        now: Timestamp,
+    ) -> Self {
         let notice = timeline.notice();
         Self {
             name: target.to_string(),
@@ -72,6 +85,7 @@ impl TargetStatus {
             notice: notice.map(|notice| notice.appears),
             deadline: notice.map(|notice| notice.deadline),
             next: timeline.next_change(now),
+            effect,
         }
     }
 }
@@ -85,6 +99,9 @@ pub struct Status {
     /// spotsim's own.
     pub version: String,
     pub started: Timestamp,
+    /// How far its experiment is, if it runs one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub experiment: Option<State>,
     /// `targets` or `listen`.
     #[serde(flatten)]
     pub serves: Serves,
@@ -108,6 +125,9 @@ pub struct Status {
     /// The time in the notice, if there is one, visible or not.
     pub deadline: Option<Timestamp>,
     pub counts: Counts,
+    /// How it is with those who are sent events.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub deliveries: Vec<Delivery>,
 }
 
 /// An item that is visible.
@@ -170,6 +190,8 @@ pub enum Reason {
     TargetsGone,
     /// That of a `run`.
     CommandEnded,
+    /// That of an experiment.
+    ExperimentEnded,
     /// Of an error, which its standard error has.
     Failed,
 }
@@ -193,6 +215,7 @@ impl fmt::Display for Reason {
             Self::TimeOver => "the time given with --for is over",
             Self::TargetsGone => "no target is left",
             Self::CommandEnded => "its command ended",
+            Self::ExperimentEnded => "the experiment is over",
             Self::Failed => "it failed",
         })
     }

@@ -10,6 +10,8 @@ use tokio::{net::UnixListener, sync::watch, task::JoinSet};
 
 use super::{Change, Claim, Id, Reason, Refusal, Serves, Status, TargetStatus, Verb, server};
 use crate::{
+    consequence::{Consequences, Report},
+    experiment::State,
     journal::Feed,
     responder::Responder,
     target::Target,
@@ -30,8 +32,11 @@ pub struct Subject {
     verb: Verb,
     started: Timestamp,
     served: Served,
+    /// How far its experiment is, if it runs one.
+    experiment: Option<watch::Receiver<State>>,
     responder: Arc<Responder>,
     feed: Feed,
+    consequences: Arc<Report>,
     /// Those of the timeline that was asked for last: they take long to find, and never change.
     steps: Mutex<(Timeline, Vec<Change>)>,
     phase: watch::Sender<Phase>,
@@ -60,14 +65,17 @@ impl Session {
         claim: Option<Claim>,
         verb: Verb,
         served: Served,
+        experiment: Option<watch::Receiver<State>>,
         responder: Arc<Responder>,
         feed: Feed,
+        consequences: &Consequences,
     ) -> Result<Self> {
         let id = match &claim {
             Some(claim) => claim.id().clone(),
             None => Id::of_this_process(),
         };
-        let subject = Subject::new(id, verb, served, responder, feed);
+        let report = Arc::clone(consequences.report());
+        let subject = Subject::new(id, verb, served, experiment, responder, feed, report);
         let mut session = Self {
             subject: Arc::new(subject),
             claim,
@@ -113,14 +121,24 @@ impl Session {
 
 impl Subject {
     /// Nothing is asked of it yet.
-    pub fn new(id: Id, verb: Verb, served: Served, responder: Arc<Responder>, feed: Feed) -> Self {
+    pub fn new(
+        id: Id,
+        verb: Verb,
+        served: Served,
+        experiment: Option<watch::Receiver<State>>,
+        responder: Arc<Responder>,
+        feed: Feed,
+        consequences: Arc<Report>,
+    ) -> Self {
         Self {
             id,
             verb,
             started: Timestamp::now(),
             served,
+            experiment,
             responder,
             feed,
+            consequences,
             steps: Mutex::new((Timeline::nothing(Timestamp::now()), Vec::new())),
             phase: watch::Sender::new(Phase::Running),
         }
@@ -177,8 +195,10 @@ impl Subject {
             verb,
             started,
             served,
+            experiment,
             responder,
             feed,
+            consequences,
             steps: _,
             phase: _,
         } = self;
@@ -191,11 +211,13 @@ impl Subject {
             pid: std::process::id(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             started: *started,
+            experiment: experiment.as_ref().map(|state| *state.borrow()),
             serves: match served {
                 Served::Targets(targets) => {
                     let targets = targets.borrow();
                     let status = |target: &Target| {
-                        TargetStatus::new(target, waves.of(Some(target.id())), now)
+                        let effect = consequences.effect(target.id());
+                        TargetStatus::new(target, waves.of(Some(target.id())), effect, now)
                     };
                     Serves::Targets(targets.iter().map(status).collect())
                 }
@@ -210,6 +232,7 @@ impl Subject {
             steps,
             deadline: timeline.notice().map(|notice| notice.deadline),
             counts: feed.counts(),
+            deliveries: consequences.deliveries(),
         }
     }
 
@@ -231,11 +254,21 @@ impl Subject {
     /// cgroups: when this returns, every later request sees it.
     pub fn trigger(&self, plan: &Plan, cgroups: &[String]) -> Result<Status, Refusal> {
         let Self {
-            responder, phase, ..
+            responder,
+            phase,
+            verb,
+            ..
         } = self;
         // Held until it is shown: nothing is shown by one who is told that it is too late.
         let phase = phase.borrow();
         running(*phase)?;
+        if *verb == Verb::Experiment {
+            return Err(Refusal::new(
+                StatusCode::CONFLICT,
+                "it runs an experiment, whose template says what is announced; `spotsim detach` \
+                 stops it",
+            ));
+        }
         let some = self.ids(cgroups)?;
         let now = Timestamp::now();
         let announced = responder.announce(plan, now, some.as_deref());
@@ -318,7 +351,9 @@ mod tests {
         let timeline = Timeline::nothing(Timestamp::now());
         let responder = Arc::new(Responder::new(timeline, Upstream::Nothing));
         let served = Served::Listen("127.0.0.1:1".to_owned());
-        Session::start(None, Verb::Serve, served, responder, Feed::default()).unwrap()
+        let none = Consequences::start(Arc::clone(&responder), None, None, None);
+        let feed = Feed::default();
+        Session::start(None, Verb::Serve, served, None, responder, feed, &none).unwrap()
     }
 
     #[tokio::test]

@@ -343,8 +343,10 @@ mod tests {
             Id::of_this_process(),
             Verb::Serve,
             Served::Listen("127.0.0.1:1".to_owned()),
+            None,
             Arc::new(Responder::new(timeline, Upstream::Nothing)),
             Feed::default(),
+            Arc::default(),
         ))
     }
 

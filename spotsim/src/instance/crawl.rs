@@ -6,40 +6,26 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context as _, Error, Result, bail, ensure};
-use http_body_util::{BodyExt as _, Empty, LengthLimitError, Limited};
-use hyper::{
-    Method, Request, StatusCode,
-    body::Bytes,
-    client::conn::http1,
-    header::{HOST, HeaderName, HeaderValue},
-};
-use hyper_util::rt::TokioIo;
+use anyhow::{Result, bail, ensure};
+use hyper::{StatusCode, body::Bytes};
 use log::debug;
-use tokio::{net::TcpStream, time::timeout};
+use tokio::time::timeout;
 
-use super::{PUBLIC_KEYS, ROLES, is_name, key_entry};
+use super::{
+    PUBLIC_KEYS, ROLES,
+    imds::{self, Imds, LONGEST},
+    is_name, key_entry,
+};
 use crate::document;
 
 /// For all requests together.
 pub const WITHIN: Duration = Duration::from_secs(120);
-/// For one request. One that takes longer is not answered at all, most likely.
-const ANSWER_WITHIN: Duration = Duration::from_secs(2);
-
-/// The longest document: user data, which is not asked for, may have 16 KiB.
-const LONGEST: usize = 64 * 1024;
 /// The most requests. An instance with 15 interfaces has some 500 documents.
 const MOST_REQUESTS: usize = 5_000;
 /// The most bytes of all documents: no longer file can be read.
 const MOST_BYTES: usize = document::LONGEST;
 /// The most directories within each other; the real tree has six.
 const DEEPEST: usize = 12;
-
-/// The longest life of a token, in seconds: nobody renews it.
-const TOKEN_LIVES: &str = "21600";
-
-static TOKEN: HeaderName = HeaderName::from_static("x-aws-ec2-metadata-token");
-static TOKEN_TTL: HeaderName = HeaderName::from_static("x-aws-ec2-metadata-token-ttl-seconds");
 
 /// Every IMDS has it.
 const ROOT: &str = "meta-data";
@@ -106,13 +92,11 @@ pub async fn crawl(imds: SocketAddr, within: Duration) -> Result<Crawled> {
 
 async fn crawl_all(imds: SocketAddr) -> Result<Crawled> {
     let mut crawl = Crawl {
-        imds,
-        token: None,
+        imds: Imds::meet(imds, None).await?,
         requests: 0,
         bytes: 0,
         crawled: Crawled::default(),
     };
-    crawl.token = crawl.token().await?;
     crawl.root().await?;
     for root in [ROOT, "dynamic"] {
         crawl.directory(root).await?;
@@ -134,9 +118,7 @@ enum Found {
 }
 
 struct Crawl {
-    imds: SocketAddr,
-    /// None for an IMDS that knows version 1 only.
-    token: Option<HeaderValue>,
+    imds: Imds<'static>,
     requests: usize,
     bytes: usize,
     crawled: Crawled,
@@ -152,30 +134,10 @@ struct Directory {
 }
 
 impl Crawl {
-    async fn token(&mut self) -> Result<Option<HeaderValue>> {
-        let ttl = (&TOKEN_TTL, HeaderValue::from_static(TOKEN_LIVES));
-        let (status, token) = self
-            .ask(Method::PUT, "/latest/api/token", Some(ttl))
-            .await?;
-        match status {
-            StatusCode::OK => {
-                let token = token.context("the token has no end")?;
-                let mut token = HeaderValue::from_maybe_shared(token).context("the token")?;
-                token.set_sensitive(true);
-                Ok(Some(token))
-            }
-            // As clients take it: this service has version 1 only.
-            StatusCode::FORBIDDEN | StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED => {
-                Ok(None)
-            }
-            status => bail!("PUT /latest/api/token: {status}"),
-        }
-    }
-
     /// What is in the directory without which there is nothing.
     async fn root(&mut self) -> Result<()> {
         let path = format!("/latest/{ROOT}/");
-        let (status, body) = self.ask_with_token(&path).await?;
+        let (status, body) = self.ask(&path).await?;
         ensure!(status == StatusCode::OK, "GET {path}: {status}");
         match read(body) {
             Found::Odd(why) => bail!("GET {path}: {why}"),
@@ -280,7 +242,7 @@ impl Crawl {
 
     /// What is at a path. An error if the IMDS does not answer any more.
     async fn get(&mut self, path: &str) -> Result<Found> {
-        let why = match self.ask_with_token(&format!("/latest/{path}")).await {
+        let why = match self.ask(&format!("/latest/{path}")).await {
             Ok((StatusCode::OK, body)) => {
                 self.bytes += body.as_ref().map_or(0, Bytes::len);
                 ensure!(self.bytes <= MOST_BYTES, "there is no end of documents");
@@ -295,40 +257,11 @@ impl Crawl {
         Ok(Found::Odd(why))
     }
 
-    async fn ask_with_token(&mut self, path: &str) -> Result<(StatusCode, Option<Bytes>)> {
-        let token = self.token.clone().map(|token| (&TOKEN, token));
-        self.ask(Method::GET, path, token).await
-    }
-
-    /// The status and body of an answer; no body if it is too long.
-    async fn ask(
-        &mut self,
-        method: Method,
-        path: &str,
-        header: Option<(&'static HeaderName, HeaderValue)>,
-    ) -> Result<(StatusCode, Option<Bytes>)> {
+    async fn ask(&mut self, path: &str) -> Result<imds::Answer> {
         let Self { imds, requests, .. } = self;
         *requests += 1;
         ensure!(*requests <= MOST_REQUESTS, "there is no end of documents");
-        let what = format!("{method} {path} at {imds}");
-        let mut request = Request::builder()
-            .method(method)
-            .uri(path)
-            .header(HOST, imds.to_string())
-            .body(Empty::<Bytes>::new())
-            .with_context(|| what.clone())?;
-        request.headers_mut().extend(
-            header
-                .into_iter()
-                .map(|(name, value)| (name.clone(), value)),
-        );
-        match timeout(ANSWER_WITHIN, answer(*imds, request)).await {
-            Ok(answer) => answer.with_context(|| what),
-            Err(_) => bail!(
-                "{what}: no answer within {} s (is the hop limit of the IMDS too low here?)",
-                ANSWER_WITHIN.as_secs()
-            ),
-        }
+        imds.get(path).await
     }
 }
 
@@ -340,25 +273,5 @@ fn read(body: Option<Bytes>) -> Found {
     match String::from_utf8(body.into()) {
         Ok(text) => Found::Text(text),
         Err(_) => Found::Odd("it is not text".to_owned()),
-    }
-}
-
-/// Sends a request over a connection of its own.
-async fn answer(
-    imds: SocketAddr,
-    request: Request<Empty<Bytes>>,
-) -> Result<(StatusCode, Option<Bytes>)> {
-    let stream = TcpStream::connect(imds).await?;
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-    tokio::spawn(async move {
-        if let Err(error) = connection.await {
-            debug!("connection to {imds}: {error}");
-        }
-    });
-    let (head, body) = sender.send_request(request).await?.into_parts();
-    match Limited::new(body, LONGEST).collect().await {
-        Ok(body) => Ok((head.status, Some(body.to_bytes()))),
-        Err(error) if error.is::<LengthLimitError>() => Ok((head.status, None)),
-        Err(error) => Err(Error::from_boxed(error)),
     }
 }

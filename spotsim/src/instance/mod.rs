@@ -9,8 +9,11 @@ use serde_json::json;
 mod crawl;
 mod facts;
 mod file;
+mod identity;
+mod imds;
 mod save;
 
+pub use identity::{Identity, Network};
 pub use save::{Saved, save};
 
 use facts::Facts;

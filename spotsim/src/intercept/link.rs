@@ -20,8 +20,11 @@ use spotsim_common::names;
 
 use crate::descriptors::links_from;
 
-/// The programs and where each is attached.
-pub const ATTACHMENTS: [(&str, bpf_attach_type); 4] = [
+/// A program by its name, and where it is attached.
+pub type Attachment = (&'static str, bpf_attach_type);
+
+/// The programs of an interception.
+pub const ATTACHMENTS: [Attachment; 4] = [
     // The names of peers first, and off last: where connections are redirected, their peer must
     // look right.
     (
@@ -34,6 +37,12 @@ pub const ATTACHMENTS: [(&str, bpf_attach_type); 4] = [
     ),
     (names::CONNECT4, bpf_attach_type::BPF_CGROUP_INET4_CONNECT),
     (names::CONNECT6, bpf_attach_type::BPF_CGROUP_INET6_CONNECT),
+];
+
+/// The programs of a cut.
+pub const CUT: [Attachment; 2] = [
+    (names::CUT_INGRESS, bpf_attach_type::BPF_CGROUP_INET_INGRESS),
+    (names::CUT_EGRESS, bpf_attach_type::BPF_CGROUP_INET_EGRESS),
 ];
 
 /// The attachments of one cgroup. Dropping them detaches; so does the end of the process,
@@ -51,9 +60,13 @@ impl Drop for Links {
 }
 
 impl Links {
-    pub(super) fn attach(ebpf: &Ebpf, cgroup: BorrowedFd<'_>) -> Result<Self, AttachError> {
-        let mut fds = Vec::with_capacity(ATTACHMENTS.len());
-        for (name, attach_type) in ATTACHMENTS {
+    pub(super) fn attach(
+        ebpf: &Ebpf,
+        cgroup: BorrowedFd<'_>,
+        attachments: &[Attachment],
+    ) -> Result<Self, AttachError> {
+        let mut fds = Vec::with_capacity(attachments.len());
+        for &(name, attach_type) in attachments {
             let attach = || {
                 let program = ebpf.program(name).ok_or(io::ErrorKind::NotFound)?;
                 let program = program.fd().map_err(io::Error::other)?;

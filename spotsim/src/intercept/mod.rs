@@ -15,9 +15,11 @@ use spotsim_common::{decide::Ports, names, record::ConnectRecord};
 
 use crate::readiness::readable;
 
+mod cut;
 mod link;
 mod probe;
 
+pub use cut::Cut;
 pub use link::{AttachError, Links};
 pub use probe::{Probe, probe};
 
@@ -71,7 +73,7 @@ impl Programs {
     /// Attaches all four programs to the cgroup v2 directory `cgroup`.
     pub fn attach(&self, cgroup: impl AsFd) -> Result<Links, AttachError> {
         let Self { ebpf, .. } = self;
-        Links::attach(ebpf, cgroup.as_fd())
+        Links::attach(ebpf, cgroup.as_fd(), &link::ATTACHMENTS)
     }
 
     /// The reports of the kernel half. They can be taken once.

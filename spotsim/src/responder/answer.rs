@@ -31,7 +31,11 @@ use super::{
     upstream::Origin,
     wire,
 };
-use crate::timeline::{Invalid, Item, Plan, Theirs, Waves};
+use crate::{
+    instance::Identity,
+    netns::Namespace,
+    timeline::{Invalid, Item, Plan, Theirs, Waves},
+};
 
 /// How long a faked answer waits for the upstream's word on the client's token. The strictest
 /// known client, the AWS SDK for Go, gives up after 500 ms.
@@ -134,6 +138,11 @@ impl Responder {
     /// Tells when somebody is shown something else.
     pub fn changes(&self) -> watch::Receiver<Waves> {
         self.waves.subscribe()
+    }
+
+    /// Which instance the upstream describes, as seen from a namespace, or from spotsim's own.
+    pub async fn identity(&self, from: Option<&Namespace>) -> anyhow::Result<Identity> {
+        self.upstream.identity(from).await
     }
 
     /// Who answers what is not announced.

@@ -85,6 +85,11 @@ impl Synthetic {
         }
     }
 
+    /// What it describes.
+    pub fn instance(&self) -> &Instance {
+        &self.instance
+    }
+
     /// Answers a request as the service of a real instance would. To HEAD the answer is that to
     /// GET: no server sends its body.
     pub fn answer<B>(&self, request: &Request<B>) -> Answer {

@@ -8,12 +8,16 @@ use std::{
 
 use hyper::{Request, Response, Uri, body::Incoming, client::conn::http1};
 use hyper_util::rt::TokioIo;
+use jiff::Timestamp;
 use log::debug;
 use spotsim_common::{IMDS_PORT, IMDS_V4, IMDS_V6};
 use tokio::net::TcpSocket;
 
 use super::{body::Body, synthetic::Synthetic, wire};
-use crate::netns::{Namespace, Owner};
+use crate::{
+    instance::{Identity, Instance},
+    netns::{Namespace, Owner},
+};
 
 /// Where requests go that are not answered with a fake.
 #[derive(Clone)]
@@ -105,6 +109,18 @@ impl Upstream {
             Self::Real => Some((IMDS_V4, IMDS_PORT).into()),
             Self::Server(address) => Some(*address),
             Self::Synthetic(_) | Self::Nothing => None,
+        }
+    }
+
+    /// Which instance it describes, as seen from a namespace, or from spotsim's own. Where there
+    /// is no IMDS at all, it is one that is made up.
+    pub async fn identity(&self, from: Option<&Namespace>) -> anyhow::Result<Identity> {
+        let now = Timestamp::now();
+        match self {
+            Self::Synthetic(synthetic) => Identity::of(synthetic.instance(), now),
+            Self::Nothing => Identity::of(&Instance::synthetic(now), now),
+            Self::Server(address) => Identity::ask(*address, from).await,
+            Self::Real => Identity::ask((IMDS_V4, IMDS_PORT).into(), from).await,
         }
     }
 

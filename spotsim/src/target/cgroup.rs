@@ -149,6 +149,15 @@ impl Cgroup {
         same.then_some(path)
     }
 
+    /// The cgroup of this path as in `/proc/PID/cgroup`, if it still has this id.
+    pub fn find_with_id(path: &str, id: u64) -> Result<Option<Self>, TargetError> {
+        match Self::at(&mount()?, path) {
+            Ok(found) => Ok((found.id == id).then_some(found)),
+            Err(TargetError::Missing { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
     /// A plain directory in the place of a cgroup.
     #[cfg(test)]
     pub fn plain(path: &str, directory: PathBuf) -> Self {
@@ -275,6 +284,18 @@ impl Cgroup {
             next += 1;
         }
         found
+    }
+
+    /// The processes in it and beneath it, as this pid namespace numbers them; 0 for one that it
+    /// does not show.
+    pub fn processes(&self) -> Vec<u32> {
+        processes(&self.directories())
+    }
+
+    /// Whether a process is in it or beneath it.
+    pub fn holds(&self, pid: u32) -> bool {
+        // The path first: if the cgroup is still there after that, it was the one of that path.
+        Self::path_of(pid).is_ok_and(|path| self.contains(&path)) && self.exists()
     }
 
     /// The cgroup ids (inode numbers) of this directory and all beneath it, with their paths.

@@ -23,7 +23,7 @@ pub use lookup::Found;
 pub use mount::cgroup2_mount;
 pub use named::{Named, PodName, Target};
 pub use place::{container_of, pod_of};
-pub use pods::{Pods, Resolved};
+pub use pods::{Pods, Resolved, VACANT};
 pub use select::{Percent, Select, TooFew};
 pub use selector::Selector;
 pub use unit::{UnitError, unit_path};

@@ -29,9 +29,10 @@ const MACHINES: [&str; 5] = ["firecracker", "gvisor", "kata", "runsc", "vm"];
 /// the shorter time, then at growing intervals up to the longer one.
 const ASK_AGAIN: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(60));
 
-/// A pod whose sandbox died may get another: a cgroup in which nothing is stays its own for so
-/// long.
-const VACANT: Duration = Duration::from_secs(10);
+/// Where nobody is any more, somebody may soon be again: a pod whose sandbox died gets another in
+/// the same cgroup. So a cgroup in which nothing is stays the pod's own for so long, and a network
+/// namespace in which nobody is keeps its listener.
+pub const VACANT: Duration = Duration::from_secs(10);
 
 /// The pods of this node. What was found out about a pod's sandbox is remembered.
 pub struct Pods {

@@ -10,13 +10,15 @@ use std::fmt;
 use jiff::Timestamp;
 
 mod arming;
+mod occasion;
 mod plan;
 mod scheduled;
 mod waves;
 mod when;
-mod written;
+pub(crate) mod written;
 
 pub use arming::Invalid;
+pub use occasion::Occasion;
 pub use plan::{
     Action, AfterDeadline, LifeCycle, LifecycleStatePlan, NoticePlan, Plan, RebalancePlan,
     ScheduledPlan,

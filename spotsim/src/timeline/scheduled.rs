@@ -45,7 +45,7 @@ words! {
 }
 
 /// One event, in absolute times.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ScheduledEvent {
     pub code: Code,
     /// When it is announced.

@@ -7,3 +7,4 @@ pub mod control;
 pub mod plans;
 pub mod requests;
 pub mod selectors;
+pub mod templates;

@@ -73,6 +73,10 @@ impl Containerd {
         }
     }
 
+    pub fn pid(&self) -> i32 {
+        self.process.lock().unwrap().pid() as i32
+    }
+
     /// Ends it, not its shims and pods.
     pub fn kill(&self) {
         self.process.lock().unwrap().kill();

@@ -66,6 +66,11 @@ impl Node {
         &self.containerd.socket
     }
 
+    /// The runtime's process.
+    pub fn runtime_pid(&self) -> i32 {
+        self.containerd.pid()
+    }
+
     /// The runtime's API.
     pub fn cri(&self) -> &Cri {
         &self.cri

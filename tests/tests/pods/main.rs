@@ -2,6 +2,7 @@
 
 mod blocked;
 mod chosen;
+mod deadline;
 mod followed;
 mod kinds;
 mod nested;
@@ -9,6 +10,7 @@ mod once;
 mod released;
 mod runtime;
 mod shown;
+mod struck;
 mod waves;
 
 use tests::{Node, Pod, Running, Spotsim};

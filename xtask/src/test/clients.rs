@@ -1,5 +1,5 @@
 //! What the tests run that is not spotsim: real clients (a Python venv, node modules, and Debian's
-//! cloud-init), and a container runtime beside the installed one.
+//! cloud-init), moto's server for the services of AWS, and a container runtime beside the installed one.
 //!
 //! What is pinned lies in `tests/clients`; it is installed again only when that has changed.
 
@@ -26,11 +26,18 @@ struct Clients {
     install: fn(&Path, &[PathBuf]) -> Result<()>,
 }
 
-const ALL: [Clients; 4] = [
+const ALL: [Clients; 5] = [
     Clients {
         kind: "Python clients",
         pins: &["python/requirements.txt"],
         dir: "venv",
+        install: venv,
+    },
+    // Not with the clients: its pins are its own affair.
+    Clients {
+        kind: "moto's server",
+        pins: &["moto/requirements.txt"],
+        dir: "moto",
         install: venv,
     },
     Clients {

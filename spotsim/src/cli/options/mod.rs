@@ -6,14 +6,17 @@ use log::LevelFilter;
 
 mod announced;
 mod behind;
+mod effect;
+mod events;
 mod session;
 mod targets;
 
 pub use announced::{Announced, read as read_plan};
-use behind::Behind;
-use session::SessionOptions;
-pub use session::{RunDir, Which};
-pub use targets::{DEFAULT_NAMESPACE, RuntimeOptions, Targets};
+pub use behind::Behind;
+pub use effect::{Consent, EffectOptions};
+pub use events::Events;
+pub use session::{RunDir, SessionOptions, Which};
+pub use targets::{Candidates, DEFAULT_NAMESPACE, RuntimeOptions, Targets};
 
 use crate::{
     control::Claim,
@@ -35,9 +38,8 @@ pub struct Options {
     #[command(flatten)]
     session: SessionOptions,
 
-    /// Log more; repeat it for still more
-    #[arg(short, long, action = clap::ArgAction::Count)]
-    verbose: u8,
+    #[command(flatten)]
+    pub verbosity: Verbosity,
 
     // Each has a heading, which goes for what comes after it.
     #[command(flatten)]
@@ -45,6 +47,9 @@ pub struct Options {
 
     #[command(flatten)]
     announced: Announced,
+
+    #[command(flatten)]
+    pub events: Events,
 }
 
 impl Options {
@@ -61,18 +66,28 @@ impl Options {
         self.session.claim(self.hold)
     }
 
-    /// What is to be logged, where `quiet` is without any `-v`.
-    pub fn log_level(&self, quiet: LevelFilter) -> LevelFilter {
-        let more = usize::from(self.verbose);
-        let mut levels = LevelFilter::iter().filter(|level| *level >= quiet);
-        levels.nth(more).unwrap_or(LevelFilter::Trace)
-    }
-
     /// Waits until `--for` is over; for ever without it.
     pub async fn lasts(&self) {
         match self.lasts {
             Some(lasts) => tokio::time::sleep(lasts.duration().unsigned_abs()).await,
             None => std::future::pending().await,
         }
+    }
+}
+
+/// How much is logged.
+#[derive(Args)]
+pub struct Verbosity {
+    /// Log more; repeat it for still more
+    #[arg(short, long, action = clap::ArgAction::Count)]
+    verbose: u8,
+}
+
+impl Verbosity {
+    /// What is to be logged, where `quiet` is without any `-v`.
+    pub fn log_level(&self, quiet: LevelFilter) -> LevelFilter {
+        let more = usize::from(self.verbose);
+        let mut levels = LevelFilter::iter().filter(|level| *level >= quiet);
+        levels.nth(more).unwrap_or(LevelFilter::Trace)
     }
 }

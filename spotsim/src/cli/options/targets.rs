@@ -14,10 +14,31 @@ use crate::{
 /// The namespace of a selector, and of a pod that is named, without one, as kubectl has it.
 pub const DEFAULT_NAMESPACE: &str = "default";
 
-/// Several of them may be given; what several name is chosen once.
+/// What is named, and how many of it.
 #[derive(Args)]
 #[command(next_help_heading = "Targets")]
 pub struct Targets {
+    #[command(flatten)]
+    candidates: Candidates,
+
+    /// How many of all these, at random; they are chosen once
+    #[arg(
+        long,
+        value_name = "all|count(N)|percent(N)",
+        default_value_t,
+        hide_default_value = true
+    )]
+    select: Select,
+
+    /// Choose the same again
+    #[arg(long, value_name = "N")]
+    seed: Option<u32>,
+}
+
+/// Several of them may be given; what several name is chosen once.
+#[derive(Args)]
+#[command(next_help_heading = "Targets")]
+pub struct Candidates {
     /// A pod of this node; repeatable
     #[arg(long = "pod", value_name = "NAMESPACE/NAME")]
     pods: Vec<String>,
@@ -49,19 +70,6 @@ pub struct Targets {
     /// The cgroup that a process is in; repeatable
     #[arg(long = "pid", value_name = "PID")]
     processes: Vec<u32>,
-
-    /// How many of all these, at random; they are chosen once
-    #[arg(
-        long,
-        value_name = "all|count(N)|percent(N)",
-        default_value_t,
-        hide_default_value = true
-    )]
-    select: Select,
-
-    /// Choose the same again
-    #[arg(long, value_name = "N")]
-    seed: Option<u32>,
 }
 
 /// Where the container runtime is.
@@ -95,24 +103,7 @@ impl RuntimeOptions {
 impl Targets {
     /// Whether anything is named.
     pub fn is_empty(&self) -> bool {
-        let Self {
-            cgroups,
-            pods,
-            selector,
-            containers,
-            processes,
-            units,
-            namespace: _,
-            all_namespaces: _,
-            select: _,
-            seed: _,
-        } = self;
-        cgroups.is_empty()
-            && pods.is_empty()
-            && selector.is_none()
-            && containers.is_empty()
-            && processes.is_empty()
-            && units.is_empty()
+        self.candidates.is_empty()
     }
 
     /// What is named, of which there must be something.
@@ -128,6 +119,48 @@ impl Targets {
     /// What is named.
     pub fn choice(&self) -> Result<Choice> {
         let Self {
+            candidates,
+            select,
+            seed,
+        } = self;
+        let choice = candidates.choice()?;
+        if seed.is_some() && *select == Select::All {
+            return Err(Misuse::error(
+                "--seed goes with --select count(N) or percent(N)",
+            ));
+        }
+        Ok(Choice {
+            select: *select,
+            seed: seed.unwrap_or_else(|| fastrand::u32(..)).into(),
+            ..choice
+        })
+    }
+}
+
+impl Candidates {
+    /// Whether anything is named.
+    pub fn is_empty(&self) -> bool {
+        let Self {
+            cgroups,
+            pods,
+            selector,
+            containers,
+            processes,
+            units,
+            namespace: _,
+            all_namespaces: _,
+        } = self;
+        cgroups.is_empty()
+            && pods.is_empty()
+            && selector.is_none()
+            && containers.is_empty()
+            && processes.is_empty()
+            && units.is_empty()
+    }
+
+    /// All that is named.
+    pub fn choice(&self) -> Result<Choice> {
+        let Self {
             cgroups,
             pods,
             selector,
@@ -136,16 +169,9 @@ impl Targets {
             containers,
             processes,
             units,
-            select,
-            seed,
         } = self;
         if namespace.is_some() && selector.is_none() && pods.is_empty() {
             return Err(Misuse::error("--namespace goes with --selector or --pod"));
-        }
-        if seed.is_some() && *select == Select::All {
-            return Err(Misuse::error(
-                "--seed goes with --select count(N) or percent(N)",
-            ));
         }
         let namespace = namespace
             .clone()
@@ -159,9 +185,7 @@ impl Targets {
             pods: pods.collect::<Result<_>>()?,
             selector: selector.clone(),
             namespace: (!all_namespaces).then_some(namespace),
-            wait: false,
-            select: *select,
-            seed: seed.unwrap_or_else(|| fastrand::u32(..)).into(),
+            ..Choice::default()
         })
     }
 }

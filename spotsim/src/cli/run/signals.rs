@@ -28,6 +28,14 @@ impl Signals {
         Signal::SIGUSR2,
     ];
 
+    /// Those of them by which a command is asked to end.
+    const TO_END: [Signal; 4] = [
+        Signal::SIGHUP,
+        Signal::SIGINT,
+        Signal::SIGQUIT,
+        Signal::SIGTERM,
+    ];
+
     fn set() -> SigSet {
         Self::PASSED_ON.into_iter().collect()
     }
@@ -56,8 +64,9 @@ impl Signals {
         Ok(None)
     }
 
-    /// Passes signals on to the command. Ends only with an error.
-    pub async fn pass_on(&self, command: Option<Pid>) -> io::Error {
+    /// Passes signals on to the command, and says so before if one asks it to end. Ends only with
+    /// an error.
+    pub async fn pass_on(&self, command: Option<Pid>, to_end: impl Fn()) -> io::Error {
         let Self(signals) = self;
         loop {
             let mut ready = match signals.readable().await {
@@ -66,6 +75,12 @@ impl Signals {
             };
             match signals.get_ref().read_signal() {
                 Ok(Some(info)) => {
+                    if Self::TO_END
+                        .map(|signal| signal as u32)
+                        .contains(&info.ssi_signo)
+                    {
+                        to_end();
+                    }
                     if let Err(error) = pass(&info, command) {
                         debug!("cannot pass signal {} on: {error}", info.ssi_signo);
                     }

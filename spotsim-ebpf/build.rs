@@ -1,4 +1,4 @@
-//! Compiles `main.rs` and `cut.rs` for BPF while this crate is built for the host.
+//! Compiles `main.rs`, `cut.rs` and `empty.rs` for BPF while this crate is built for the host.
 
 use std::{env, path::Path};
 

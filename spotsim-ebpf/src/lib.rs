@@ -1,7 +1,7 @@
 //! The compiled kernel half, for the user half to load.
 //!
-//! The programs are in `main.rs` and `cut.rs`; the build script compiles them for BPF and this
-//! library carries the object files.
+//! The programs are in `main.rs`, `cut.rs` and `empty.rs`; the build script compiles them for BPF
+//! and this library carries the object files.
 
 #![cfg_attr(target_arch = "bpf", no_std)]
 
@@ -25,3 +25,7 @@ pub static OBJECT: &[u8] = object!("spotsim-programs");
 /// ELF object with the two programs that cut a cgroup's network.
 #[cfg(not(target_arch = "bpf"))]
 pub static CUT: &[u8] = object!("spotsim-cut");
+
+/// ELF object with a program that does nothing, for the benchmark.
+#[cfg(not(target_arch = "bpf"))]
+pub static EMPTY: &[u8] = object!("spotsim-empty");

@@ -12,7 +12,7 @@
 
 use aya_ebpf::{
     EbpfContext as _,
-    bindings::bpf_sock_addr,
+    bindings::{BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP, bpf_sock_addr},
     helpers::{
         bpf_get_current_cgroup_id, bpf_get_current_comm, bpf_get_current_pid_tgid,
         bpf_get_current_uid_gid, bpf_get_netns_cookie, bpf_get_socket_cookie, bpf_ktime_get_ns,
@@ -33,9 +33,12 @@ use spotsim_common::{
 #[map]
 static LISTENERS: HashMap<u64, u32> = HashMap::with_max_entries(16_384, BPF_F_NO_PREALLOC);
 
-/// Room for 13,107 records. A connection whose record is lost is not served.
+/// Room for 6,553 records. A connection whose record is lost is not served.
 #[map]
-static CONNECTS: RingBuf = RingBuf::with_byte_size(1024 * 1024, 0);
+static CONNECTS: RingBuf = RingBuf::with_byte_size(RING, 0);
+
+/// In bytes. User space maps it twice, so it counts twice as its memory.
+const RING: u32 = 512 * 1024;
 
 #[map]
 static LOST: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
@@ -153,16 +156,9 @@ fn can_reach_loopback(ctx: &SockAddrContext) -> bool {
 
 #[inline(always)]
 fn report(ctx: &SockAddrContext, netns_cookie: u64, verdict: Verdict) {
-    let Some(mut entry) = CONNECTS.reserve::<ConnectRecord>(0) else {
-        if let Some(lost) = LOST.get_ptr_mut(0) {
-            // SAFETY: a slot of this CPU's own; a connect does not move to another one here.
-            unsafe { *lost += 1 };
-        }
-        return;
-    };
     let pid_tgid = bpf_get_current_pid_tgid();
     let uid_gid = bpf_get_current_uid_gid();
-    entry.write(ConnectRecord {
+    let record = ConnectRecord {
         // SAFETY: helpers without arguments.
         time_ns: unsafe { bpf_ktime_get_ns() },
         // SAFETY: as above.
@@ -179,8 +175,28 @@ fn report(ctx: &SockAddrContext, netns_cookie: u64, verdict: Verdict) {
         verdict: verdict as u8,
         padding: [0; 5],
         comm: bpf_get_current_comm().unwrap_or_default(),
-    });
-    entry.submit(0);
+    };
+    // To wake user space costs 5 µs and more, most of a connect. Who was redirected arrives there
+    // and is looked for; nothing else tells of who was not. But not everybody arrives, and the ring
+    // must not fill up with those who do not.
+    let wakeup = match verdict {
+        Verdict::Redirected
+            if CONNECTS.query(u64::from(BPF_RB_AVAIL_DATA)) < u64::from(RING / 4) =>
+        {
+            BPF_RB_NO_WAKEUP
+        }
+        _ => BPF_RB_FORCE_WAKEUP,
+    };
+    // In one go: while an entry is reserved and not submitted, all that come after it cannot be
+    // read.
+    if CONNECTS
+        .output::<ConnectRecord>(&record, u64::from(wakeup))
+        .is_err()
+        && let Some(lost) = LOST.get_ptr_mut(0)
+    {
+        // SAFETY: a slot of this CPU's own; a connect does not move to another one here.
+        unsafe { *lost += 1 };
+    }
     debug!(
         ctx,
         "pid {} in netns {}: verdict {}",

@@ -11,6 +11,7 @@ use std::{
 };
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use rustix::io::fcntl_dupfd_cloexec;
 
 /// The kernel's table grows with the highest descriptor, by 8 bytes each.
 const MOST: u64 = 65_536;
@@ -30,6 +31,14 @@ pub fn links_from() -> RawFd {
         };
         (limit.min(MOST) / 2) as RawFd
     })
+}
+
+/// Makes the kernel's table as long as links will need it. Before there is another thread; later
+/// the kernel waits until none can be using the shorter table (`expand_fdtable` in fs/file.c),
+/// which takes 15 ms and more.
+pub fn make_room() {
+    // Where this fails, so will whatever needs the room, and say what it was for.
+    let _ = fcntl_dupfd_cloexec(io::stdin(), links_from());
 }
 
 /// How many connections all listeners together may have at a time. With a second one each, to the

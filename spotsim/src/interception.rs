@@ -22,16 +22,12 @@ use crate::{
     intercept::{Links, Programs},
     journal::{Attendant, Feed, Journal},
     netns::{self, Namespace},
-    responder::{Place, Responder, serve},
+    responder::{BACKLOG, Place, Responder, serve},
     sock_diag::{Cut, SockDiag},
     target::{Follower, Target, VACANT, Watch},
 };
 
 mod sockets;
-
-/// Connections that may wait to be accepted. A crowd that connects at once must not have to
-/// try again after a second, as the kernel would let it.
-const BACKLOG: u32 = 4_096;
 
 /// After a change beneath a target, its processes are looked at again after the shorter time,
 /// then at growing intervals up to the longer one, which is also how often without a change.

@@ -10,14 +10,14 @@ use std::{
     net::SocketAddr,
     os::fd::{AsFd as _, OwnedFd},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use jiff::{SignedDuration, Timestamp};
 use log::{Level, info, log_enabled, warn};
 use nix::time::{ClockId, clock_gettime};
 use spotsim_common::record::{ConnectRecord, Verdict};
-use tokio::{io::unix::AsyncFd, sync::Notify};
+use tokio::{io::unix::AsyncFd, sync::Notify, time::sleep};
 
 mod feed;
 
@@ -135,9 +135,8 @@ impl Journal {
             }
             tokio::select! {
                 ready = ring.readable() => {
-                    let mut ready = ready?;
-                    self.with_pages(|_| {});
-                    ready.clear_ready();
+                    ready?.clear_ready();
+                    self.turn_after_wakeup().await;
                 }
                 // Whoever looked for a caller may have come first.
                 () = news.notified() => {}
@@ -145,14 +144,30 @@ impl Journal {
         }
     }
 
-    /// The cookies of the namespaces in which somebody connected since this was last asked.
+    /// Reads what the kernel half woke us for. It may not be readable at once: records come in their
+    /// order, and the one before may be by a processor that was stopped in the middle of it.
+    async fn turn_after_wakeup(&self) {
+        for turn in 0..4 {
+            if self.with_pages(|pages| !pages.missed.is_empty()) {
+                return;
+            }
+            sleep(Duration::from_millis(1 << turn)).await;
+        }
+    }
+
+    /// The cookies of the namespaces in which somebody connected since this was last asked. Also
+    /// says how many records were lost meanwhile, which takes a system call.
     pub fn active(&self) -> HashSet<u64> {
-        self.with_pages(|pages| std::mem::take(&mut pages.active))
+        self.with_pages(|pages| {
+            pages.count_lost();
+            std::mem::take(&mut pages.active)
+        })
     }
 
     /// Who connected with the socket of this cookie; `None` if nobody did who was redirected.
     pub fn find(&self, cookie: u64) -> Option<ConnectRecord> {
-        // The record was left before the connection was made: it can only be unread.
+        // The record was left before the connection was made: it can only be unread, or not
+        // readable yet.
         self.with_pages(|pages| pages.callers.get(&cookie).copied())
     }
 
@@ -169,9 +184,11 @@ impl Journal {
     /// Turns to the latest page first. Every client waits for this lock when it comes, so it is
     /// held for moments only: nothing is looked up under it.
     fn with_pages<T>(&self, f: impl FnOnce(&mut Pages) -> T) -> T {
-        let Self { pages, news, .. } = self;
+        let Self {
+            pages, news, feed, ..
+        } = self;
         let mut pages = pages.lock().unwrap_or_else(PoisonError::into_inner);
-        pages.turn();
+        pages.turn(feed.is_watched());
         if !pages.missed.is_empty() || !pages.untold.is_empty() {
             news.notify_one();
         }
@@ -198,8 +215,9 @@ impl Journal {
 }
 
 impl Pages {
-    /// Reads what the kernel half has left since the last time.
-    fn turn(&mut self) {
+    /// Reads what the kernel half has left since the last time. Who was redirected is of interest
+    /// to those who watch, if any do.
+    fn turn(&mut self, watched: bool) {
         let Self {
             connects,
             callers,
@@ -207,7 +225,7 @@ impl Pages {
             missed,
             untold,
             active,
-            lost,
+            lost: _,
         } = self;
         for record in connects.by_ref() {
             active.insert(record.netns_cookie);
@@ -226,13 +244,19 @@ impl Pages {
             } else {
                 missed.push(record);
             }
-            untold.push((verdict, record));
+            if watched || verdict != Sent::Redirected {
+                untold.push((verdict, record));
+            }
         }
         while oldest.len() > MOST_CALLERS {
             if let Some(cookie) = oldest.pop_front() {
                 callers.remove(&cookie);
             }
         }
+    }
+
+    fn count_lost(&mut self) {
+        let Self { connects, lost, .. } = self;
         let now_lost = connects.lost();
         if now_lost > *lost {
             warn!(
@@ -458,7 +482,7 @@ impl Witness for Attendant {
 
 #[cfg(test)]
 mod tests {
-    use std::{fs, os::unix::fs::MetadataExt as _, path::PathBuf, time::Duration};
+    use std::{fs, os::unix::fs::MetadataExt as _, path::PathBuf};
 
     use super::*;
 

@@ -1,8 +1,8 @@
 //! Network namespaces: doing something inside one without ever leaving one's own.
 //!
 //! A socket belongs for life to the namespace of the thread that made it. So whatever has to
-//! happen inside a namespace happens on a thread made for it, which enters, does it and ends.
-//! The runtime's threads never move, and there is nothing to restore or to get wrong.
+//! happen inside a namespace happens on a thread made for it, which enters, does it and ends; but
+//! what each request needs, on one that stays. The runtime's threads never move.
 //!
 //! The host's cgroup namespace is another matter: a process in a container goes there once, at
 //! its start, and stays ([`enter_hosts_cgroup_namespace`]).
@@ -11,7 +11,7 @@ use std::{
     fs::{self, File},
     io,
     os::fd::{AsFd, AsRawFd as _, OwnedFd},
-    sync::OnceLock,
+    sync::{Mutex, OnceLock, PoisonError, mpsc},
     thread,
 };
 
@@ -21,6 +21,7 @@ use nix::{
     sys::stat::fstat,
     unistd::{Gid, Uid, setfsgid, setfsuid},
 };
+use tokio::sync::oneshot;
 
 /// What tells one namespace from another while either is alive: device and inode of its
 /// `nsfs` file ([namespaces(7)][1]).
@@ -95,20 +96,33 @@ impl Namespace {
     /// As [`Namespace::run`], and as `owner`: to whatever goes by the owner of a socket (`ip rule
     /// … uidrange`, `iptables -m owner`), the sockets that `f` makes are that user's.
     ///
+    /// For what each request needs: a thread that stays does it (`Errand`), and nobody blocks.
+    ///
     /// # Errors
     ///
     /// `EPERM` without `CAP_SETUID` and `CAP_SETGID`, too.
-    pub fn run_as<T: Send>(&self, owner: Owner, f: impl FnOnce() -> T + Send) -> io::Result<T> {
+    pub async fn run_as<T: Send + 'static>(
+        &self,
+        owner: Owner,
+        f: impl FnOnce() -> T + Send + 'static,
+    ) -> io::Result<T> {
         // Nobody needs a privilege to be where and who they are.
         static HOME: OnceLock<Option<Id>> = OnceLock::new();
         let home = HOME.get_or_init(|| Self::current().ok().map(|current| current.id));
         if *home == Some(self.id) && owner == Owner::current() {
             return Ok(f());
         }
-        self.run(|| {
-            owner.assume()?;
-            Ok(f())
-        })?
+        let (done, outcome) = oneshot::channel();
+        Errand {
+            namespace: self.try_clone()?,
+            owner,
+            // Who asked may have given up.
+            work: Box::new(|entered| _ = done.send(entered.map(|()| f()))),
+        }
+        .send()?;
+        // Another thread will do it, when this is tried again.
+        let lost = |_| io::Error::from_raw_os_error(libc::EAGAIN);
+        outcome.await.map_err(lost)?
     }
 
     /// Moves the calling thread into the namespace. For a process that is about to execute
@@ -155,6 +169,57 @@ pub fn run_in_each<T: Send>(
     })
 }
 
+/// Something to be done in another namespace and as another user, by the thread that does all of
+/// these, one after the other. To make a thread for each takes five times as long as what they do.
+struct Errand {
+    namespace: Namespace,
+    owner: Owner,
+    /// Is told if the thread could not get there.
+    work: Box<dyn FnOnce(io::Result<()>) + Send>,
+}
+
+impl Errand {
+    /// Hands it to the thread, which is made when there is none.
+    fn send(self) -> io::Result<()> {
+        static THREAD: Mutex<Option<mpsc::Sender<Errand>>> = Mutex::new(None);
+        let mut thread = THREAD.lock().unwrap_or_else(PoisonError::into_inner);
+        let errand = match &*thread {
+            Some(errands) => match errands.send(self) {
+                Ok(()) => return Ok(()),
+                Err(mpsc::SendError(errand)) => errand,
+            },
+            None => self,
+        };
+        let (errands, all) = mpsc::channel();
+        let home = Namespace::current()?;
+        thread::Builder::new()
+            .name("netns".into())
+            .spawn(move || Self::run_all(&all, &home))?;
+        errands
+            .send(errand)
+            .map_err(|_| io::Error::from_raw_os_error(libc::EAGAIN))?;
+        *thread = Some(errands);
+        Ok(())
+    }
+
+    fn run_all(errands: &mpsc::Receiver<Self>, home: &Namespace) {
+        for errand in errands {
+            let Self {
+                namespace,
+                owner,
+                work,
+            } = errand;
+            work(namespace.enter().and_then(|()| owner.assume()));
+            drop(namespace);
+            // Where a thread is, the namespace stays. One that cannot come back ends, and so
+            // leaves.
+            if home.enter().is_err() {
+                return;
+            }
+        }
+    }
+}
+
 /// A user and a group, as the initial user namespace numbers them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Owner {
@@ -171,7 +236,7 @@ impl Owner {
         }
     }
 
-    /// Makes the calling thread, for good, one of this owner when it makes files and sockets.
+    /// Makes the calling thread one of this owner when it makes files and sockets.
     ///
     /// These two system calls report no error: they return what was before
     /// ([setfsuid(2)][1]).

@@ -38,6 +38,9 @@ const INET_DIAG_CGROUP_ID: u16 = 21;
 /// The attribute with a `struct tcp_info` (the same file).
 const INET_DIAG_INFO: u16 = 2;
 
+/// The type of a [`Dump`], and of the answers to one (the same file).
+const TCPDIAG_GETSOCK: u16 = 18;
+
 /// A cookie that matches every socket (`INET_DIAG_NOCOOKIE`, twice).
 const ANY_COOKIE: [u8; 8] = [0xff; 8];
 
@@ -45,8 +48,8 @@ const ANY_COOKIE: [u8; 8] = [0xff; 8];
 /// `include/net/flow.h`).
 const LOOPBACK_INDEX: u32 = 1;
 
-/// A netlink header, `struct inet_diag_req_v2` (56 bytes).
-const REQUEST_LENGTH: usize = 16 + 56;
+/// A netlink header, and the longest request: a [`Dump`].
+const REQUEST_LENGTH: usize = 16 + Dump::LENGTH;
 
 /// The kernel puts no more than two pages of 4 KiB into an answer, unless it is asked with a
 /// longer buffer. A longer one shortens dumps.
@@ -226,14 +229,12 @@ impl SockDiag {
         let mut targets = Vec::new();
         let mut unattributed = 0;
         let (mut destroyed, mut waiting) = (0, 0);
-        for family in [AF_INET, AF_INET6] {
-            self.each_to_imds(family, |id, cgroup, traffic| match cgroup {
-                Some(cgroup) if !is_target(cgroup) => {}
-                Some(_) if traffic.waits() => waiting += 1,
-                Some(_) => targets.push(id),
-                None => unattributed += 1,
-            })?;
-        }
+        self.each_to_imds(|id, cgroup, traffic| match cgroup {
+            Some(cgroup) if !is_target(cgroup) => {}
+            Some(_) if traffic.waits() => waiting += 1,
+            Some(_) => targets.push(id),
+            None => unattributed += 1,
+        })?;
         for id in targets {
             match self.destroy(id) {
                 Ok(()) => destroyed += 1,
@@ -252,11 +253,12 @@ impl SockDiag {
     /// went over it.
     fn each_to_imds(
         &mut self,
-        family: u8,
         mut found: impl FnMut(SocketId, Option<u64>, Traffic),
     ) -> io::Result<()> {
-        // The kernel compares ports in a dump, but no addresses.
-        let request = dump(family, CAN_SEND, IMDS_PORT);
+        let request = Dump {
+            states: CAN_SEND,
+            peer_port: IMDS_PORT,
+        };
         let sequence = self.send(NLM_F_REQUEST | NLM_F_DUMP, request)?;
         self.receive(sequence, |answer| {
             let Answer::Socket(payload) = answer else {
@@ -281,7 +283,11 @@ impl SockDiag {
     /// Makes sure that the kernel has sock_diag for TCP, which is a module in many. It is
     /// loaded now, instead of during the first question.
     fn find_handler(&mut self) -> io::Result<()> {
-        let request = dump(AF_INET, StateFlags::empty(), 0);
+        let nothing = InetRequest {
+            states: StateFlags::empty(),
+            ..exactly(SocketId::new_v4())
+        };
+        let request = SockDiagMessage::InetRequest(nothing);
         let sequence = self.send(NLM_F_REQUEST | NLM_F_DUMP, request)?;
         self.receive(sequence, |answer| match answer {
             Answer::Socket(_) => Ok(ControlFlow::Continue(())),
@@ -308,8 +314,9 @@ impl SockDiag {
         let mut message = NetlinkMessage::new(header, message.into());
         message.finalize();
         let mut bytes = [0; REQUEST_LENGTH];
-        message.serialize(&mut bytes);
-        send(socket.as_raw_fd(), &bytes, MsgFlags::empty())?;
+        let bytes = &mut bytes[..message.buffer_len()];
+        message.serialize(bytes);
+        send(socket.as_raw_fd(), bytes, MsgFlags::empty())?;
         Ok(*sequence)
     }
 
@@ -376,7 +383,7 @@ impl<'a> Answer<'a> {
     /// `None` for what says nothing; an error that the kernel answers is an `Err`.
     fn from_message(message: &NetlinkBuffer<&'a [u8]>) -> io::Result<Option<Self>> {
         match message.message_type() {
-            SOCK_DIAG_BY_FAMILY => Ok(Some(Self::Socket(message.payload()))),
+            SOCK_DIAG_BY_FAMILY | TCPDIAG_GETSOCK => Ok(Some(Self::Socket(message.payload()))),
             // Both begin with a negative error number or 0.
             NLMSG_ERROR | NLMSG_DONE => {
                 let code = message.payload().first_chunk::<4>();
@@ -404,18 +411,43 @@ fn exactly(id: SocketId) -> InetRequest {
     }
 }
 
-/// A request for all sockets in one of `states` whose peer has `port`, or any port if that is 0.
-fn dump(family: u8, states: StateFlags, port: u16) -> SockDiagMessage {
-    SockDiagMessage::InetRequest(InetRequest {
-        family,
-        protocol: IPPROTO_TCP,
-        extensions: ExtensionFlags::INFO,
-        states,
-        socket_id: SocketId {
-            destination_port: port,
-            ..SocketId::new_v6()
-        },
-    })
+/// A request for all TCP sockets in one of these states whose peer has this port; the kernel
+/// compares no addresses.
+///
+/// In the form that is older than sock_diag's (`struct inet_diag_req` in
+/// `include/uapi/linux/inet_diag.h`), which alone asks for both families at once. For each dump the
+/// kernel walks through its whole table, which it has for all network namespaces together.
+struct Dump {
+    states: StateFlags,
+    peer_port: u16,
+}
+
+impl Dump {
+    const LENGTH: usize = 60;
+}
+
+impl NetlinkSerializable for Dump {
+    fn message_type(&self) -> u16 {
+        TCPDIAG_GETSOCK
+    }
+
+    fn buffer_len(&self) -> usize {
+        Self::LENGTH
+    }
+
+    fn serialize(&self, buffer: &mut [u8]) {
+        let Self { states, peer_port } = self;
+        buffer.fill(0);
+        buffer[3] = ExtensionFlags::INFO.bits();
+        buffer[6..8].copy_from_slice(&peer_port.to_be_bytes());
+        buffer[52..56].copy_from_slice(&states.bits().to_ne_bytes());
+    }
+}
+
+impl From<Dump> for NetlinkPayload<Dump> {
+    fn from(dump: Dump) -> Self {
+        Self::InnerMessage(dump)
+    }
 }
 
 fn is_imds(id: &SocketId) -> bool {
@@ -507,7 +539,7 @@ fn malformed(error: DecodeError) -> io::Error {
 #[cfg(test)]
 mod tests {
     use std::{
-        collections::HashSet,
+        collections::{HashMap, HashSet},
         net::{Ipv6Addr, TcpListener, TcpStream},
         os::fd::AsFd,
     };
@@ -524,21 +556,22 @@ mod tests {
         let inode = fstat(socket).unwrap().st_ino;
         let mut sock_diag = SockDiag::open().unwrap();
         let mut cookies = HashSet::new();
-        for family in [AF_INET, AF_INET6] {
-            let request = dump(family, CAN_SEND, 0);
-            let sequence = sock_diag.send(NLM_F_REQUEST | NLM_F_DUMP, request).unwrap();
-            let dumped = sock_diag.receive(sequence, |answer| {
-                let Answer::Socket(payload) = answer else {
-                    return Ok(ControlFlow::Break(()));
-                };
-                let header = InetResponseHeader::parse(payload).map_err(malformed)?;
-                if u64::from(header.inode) == inode {
-                    cookies.insert(cookie(&header.socket_id));
-                }
-                Ok(ControlFlow::Continue(()))
-            });
-            dumped.unwrap();
-        }
+        let request = Dump {
+            states: CAN_SEND,
+            peer_port: 0,
+        };
+        let sequence = sock_diag.send(NLM_F_REQUEST | NLM_F_DUMP, request).unwrap();
+        let dumped = sock_diag.receive(sequence, |answer| {
+            let Answer::Socket(payload) = answer else {
+                return Ok(ControlFlow::Break(()));
+            };
+            let header = InetResponseHeader::parse(payload).map_err(malformed)?;
+            if u64::from(header.inode) == inode {
+                cookies.insert(cookie(&header.socket_id));
+            }
+            Ok(ControlFlow::Continue(()))
+        });
+        dumped.unwrap();
         assert_eq!(cookies.len(), 1, "sockets with inode {inode}");
         cookies.into_iter().next().unwrap()
     }
@@ -643,33 +676,41 @@ mod tests {
         assert_eq!(found, Some(own_cookie(&client)));
     }
 
-    /// A dump longer than one buffer, with the cgroup of each socket.
+    /// A dump longer than one buffer, of both families, with the cgroup of each socket.
     #[test]
     fn dumps_are_read_to_their_end() {
         let mut sock_diag = SockDiag::open().unwrap();
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-        let address = listener.local_addr().unwrap();
+        let listener = TcpListener::bind((Ipv6Addr::UNSPECIFIED, 0)).unwrap();
+        let peer_port = listener.local_addr().unwrap().port();
+        let loopbacks = [
+            IpAddr::from(Ipv4Addr::LOCALHOST),
+            Ipv6Addr::LOCALHOST.into(),
+            Ipv4Addr::LOCALHOST.to_ipv6_mapped().into(),
+        ];
         let mut streams = Vec::new();
-        for _ in 0..400 {
-            streams.push(TcpStream::connect(address).unwrap());
+        for ip in loopbacks.into_iter().cycle().take(600) {
+            streams.push(TcpStream::connect((ip, peer_port)).unwrap());
             streams.push(listener.accept().unwrap().0);
         }
-        let request = dump(AF_INET, CAN_SEND, address.port());
+        let request = Dump {
+            states: CAN_SEND,
+            peer_port,
+        };
         let sequence = sock_diag.send(NLM_F_REQUEST | NLM_F_DUMP, request).unwrap();
-        let mut clients = HashSet::new();
+        let mut clients = HashMap::<u8, usize>::new();
         let dumped = sock_diag.receive(sequence, |answer| {
             let Answer::Socket(payload) = answer else {
                 return Ok(ControlFlow::Break(()));
             };
             let header = InetResponseHeader::parse(payload).map_err(malformed)?;
-            assert_eq!(header.socket_id.destination_port, address.port());
+            assert_eq!(header.socket_id.destination_port, peer_port);
             assert!(!is_imds(&header.socket_id));
             assert!(cgroup_id(payload)?.is_some_and(|id| id > 0));
-            clients.insert(header.socket_id.source_port);
+            *clients.entry(header.family).or_default() += 1;
             Ok(ControlFlow::Continue(()))
         });
         dumped.unwrap();
-        assert_eq!(clients.len(), 400);
+        assert_eq!(clients, HashMap::from([(AF_INET, 200), (AF_INET6, 400)]));
     }
 
     #[test]

@@ -9,7 +9,9 @@ use std::{
     sync::atomic::{AtomicU32, Ordering},
 };
 
-use crate::{Cgroup, NetNs, Running, missing_privilege, must_not_be_skipped, say};
+use crate::{
+    Cgroup, NetNs, Running, missing_privilege, must_not_be_skipped, process::kept_environment, say,
+};
 
 /// Namespaces, cgroups and a directory made for one test. Nothing in it can reach an IMDS but
 /// the test's own.
@@ -168,7 +170,7 @@ impl Place {
             .arg("--")
             .arg(program)
             .env_clear()
-            .env("PATH", env::var_os("PATH").unwrap_or_default())
+            .envs(kept_environment())
             .env("HOME", &self.home)
             .current_dir(&self.home);
         command

@@ -88,19 +88,35 @@ impl NetNs {
     /// Joins it to a pod's namespace: `pod0` here and `eth0` there, with a route from there to
     /// every address here.
     pub fn connect_pod(&self, pod: &Self) {
-        let peer = pod.path();
-        let peer = peer.display();
-        self.ip(&format!(
-            "link add pod0 type veth peer name eth0 netns {peer}
-             addr add 10.11.12.1/24 dev pod0
-             addr add fd0b::1/64 dev pod0 nodad
-             link set pod0 up"
-        ));
-        pod.ip("addr add 10.11.12.2/24 dev eth0
-                addr add fd0b::2/64 dev eth0 nodad
-                link set eth0 up
-                route add default via 10.11.12.1
-                -6 route add default via fd0b::1");
+        self.connect_pods([pod]);
+    }
+
+    /// As [`NetNs::connect_pod`], for several: `pod0`, `pod1`, … here.
+    ///
+    /// # Panics
+    ///
+    /// With more than 200 pods, for which there are no addresses.
+    pub fn connect_pods<'a>(&self, pods: impl IntoIterator<Item = &'a Self>) {
+        for (number, pod) in pods.into_iter().enumerate() {
+            assert!(number < 200, "too many pods");
+            let peer = pod.path();
+            let peer = peer.display();
+            let v4 = format!("10.11.{}", 12 + number);
+            let v6 = format!("fd0b:0:0:{number:x}:");
+            self.ip(&format!(
+                "link add pod{number} type veth peer name eth0 netns {peer}
+                 addr add {v4}.1/24 dev pod{number}
+                 addr add {v6}:1/64 dev pod{number} nodad
+                 link set pod{number} up"
+            ));
+            pod.ip(&format!(
+                "addr add {v4}.2/24 dev eth0
+                 addr add {v6}:2/64 dev eth0 nodad
+                 link set eth0 up
+                 route add default via {v4}.1
+                 -6 route add default via {v6}:1"
+            ));
+        }
     }
 }
 

@@ -1,10 +1,12 @@
 //! Child processes, and waits that end.
 
 use std::{
+    env,
+    ffi::OsString,
     io::{Read, Write as _},
     os::unix::process::ExitStatusExt as _,
     process::{Child, ChildStdin, Command, ExitStatus, Stdio},
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, OnceLock},
     thread,
     time::{Duration, Instant},
 };
@@ -15,7 +17,27 @@ use nix::{
 };
 
 /// Longer than anything here takes on a busy machine.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) fn patience() -> Duration {
+    patient(Duration::from_secs(20))
+}
+
+/// A limit for what takes this long at most, and `SPOTSIM_PATIENCE` times as long on a machine
+/// that is so much slower, as an emulated one is. There it is also looked for something less often.
+pub fn patient(limit: Duration) -> Duration {
+    static TIMES: OnceLock<u32> = OnceLock::new();
+    let times = TIMES.get_or_init(|| match env::var("SPOTSIM_PATIENCE") {
+        Ok(times) => times.parse().expect("SPOTSIM_PATIENCE is a number"),
+        Err(_) => 1,
+    });
+    limit * *times
+}
+
+/// What a child process is given of this one's environment: where programs are, and where one that
+/// was built to measure its coverage writes that.
+pub(crate) fn kept_environment() -> impl Iterator<Item = (&'static str, OsString)> {
+    let kept = |name| Some((name, env::var_os(name)?));
+    ["PATH", "LLVM_PROFILE_FILE"].into_iter().filter_map(kept)
+}
 
 /// A child process whose output is collected. It is killed when dropped.
 #[derive(Debug)]
@@ -135,7 +157,7 @@ impl Running {
     }
 
     fn line(&mut self, output: fn(&Self) -> String, text: &str, from: usize) -> String {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + patience();
         loop {
             // Before the output is read: what it printed last must not be missed.
             let ended = self.has_ended();
@@ -149,14 +171,14 @@ impl Running {
                 let why = if ended { "ended" } else { "timed out" };
                 self.give_up(&format!("{why} while a line with {text:?} was awaited"));
             }
-            thread::sleep(Duration::from_millis(2));
+            thread::sleep(patient(Duration::from_millis(2)));
         }
     }
 
     /// Waits for its end.
     pub fn finish(mut self) -> Finished {
         self.stdin = None;
-        let status = self.wait_for_end(PATIENCE);
+        let status = self.wait_for_end(patience());
         self.finished(status)
     }
 
@@ -167,10 +189,10 @@ impl Running {
         self.finished(status)
     }
 
-    /// Waits for its end, for so long at most.
+    /// Waits for its end, for so long at most on a machine that is not slow.
     pub fn finish_within(mut self, limit: Duration) -> Finished {
         self.stdin = None;
-        let status = self.wait_for_end(limit);
+        let status = self.wait_for_end(patient(limit));
         self.finished(status)
     }
 
@@ -183,7 +205,7 @@ impl Running {
             if Instant::now() > deadline {
                 self.give_up(&format!("still runs after {limit:?}"));
             }
-            thread::sleep(Duration::from_millis(2));
+            thread::sleep(patient(Duration::from_millis(2)));
         }
     }
 
@@ -272,12 +294,12 @@ pub fn is_running(pid: i32) -> bool {
 
 /// Waits until `condition` gives a value; panics with what was awaited when that takes too long.
 pub fn wait_until<T>(awaited: &str, mut condition: impl FnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + patience();
     loop {
         if let Some(value) = condition() {
             return value;
         }
         assert!(Instant::now() < deadline, "timed out: {awaited}");
-        thread::sleep(Duration::from_millis(5));
+        thread::sleep(patient(Duration::from_millis(5)));
     }
 }

@@ -169,8 +169,12 @@ fn clients() -> PathBuf {
     std::path::absolute(clients).unwrap()
 }
 
-/// Where Cargo put this build's programs; test programs are one directory below.
+/// Where Cargo put this build's programs; tests are one directory below.
 fn build_directory() -> PathBuf {
-    let test = env::current_exe().unwrap();
-    test.ancestors().nth(2).unwrap().to_owned()
+    let this = env::current_exe().unwrap();
+    let directory = this.parent().unwrap();
+    match directory.ends_with("deps") {
+        true => directory.parent().unwrap().to_owned(),
+        false => directory.to_owned(),
+    }
 }

@@ -12,7 +12,9 @@ use std::{
 };
 
 use crate::{
-    Finished, Response, Running, get, helper, process::PATIENCE, run, say, spotsim_binary,
+    Finished, Response, Running, get, helper,
+    process::{kept_environment, patience},
+    run, say, spotsim_binary,
 };
 
 /// A directory for the files of one test, in which spotsim is run.
@@ -56,7 +58,7 @@ impl Scratch {
         let mut command = Command::new(program.as_ref());
         command
             .env_clear()
-            .env("PATH", env::var_os("PATH").unwrap_or_default())
+            .envs(kept_environment())
             .env("HOME", self.directory())
             .current_dir(self.directory());
         command
@@ -129,7 +131,7 @@ pub fn get_from(address: SocketAddr, path: &str) -> Response {
 
 fn send_to(address: SocketAddr, request: &[u8]) -> Response {
     let mut stream = TcpStream::connect(address).unwrap();
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.set_read_timeout(Some(patience())).unwrap();
     stream.write_all(request).unwrap();
     let mut bytes = Vec::new();
     stream.read_to_end(&mut bytes).unwrap();

@@ -60,6 +60,12 @@ pub fn attach_args<'a>(cgroup: &'a Path, more: &[&'a str]) -> Vec<&'a str> {
     args
 }
 
+/// The words of a command that may have so many descriptors; its own come behind them.
+pub fn with_descriptors(most: u32) -> [String; 3] {
+    let script = format!(r#"ulimit -n {most} && exec "$0" "$@""#);
+    ["sh", "-c", &script].map(str::to_owned)
+}
+
 /// Arguments with the lab's run directory, where they have a verb that knows one.
 pub fn in_run_dir(lab: &Lab, args: &[&str]) -> Vec<String> {
     const VERBS: [&str; 10] = [
@@ -133,6 +139,17 @@ impl Spotsim {
         let mut command = lab.daemon_place().command(spotsim_binary());
         command.args(in_run_dir(lab, args));
         command
+    }
+
+    /// Attaches to the lab's target with just these options; it may have so many descriptors, of
+    /// which the upper half is for links.
+    pub fn limited(lab: &Lab, descriptors: u32, options: &[&str]) -> Running {
+        let args = attach_args(lab.target.directory(), options);
+        let mut command = lab
+            .daemon_place()
+            .command_line(with_descriptors(descriptors));
+        command.arg(spotsim_binary()).args(in_run_dir(lab, &args));
+        Running::start(command)
     }
 
     /// The process, to be finished.

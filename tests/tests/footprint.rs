@@ -13,7 +13,7 @@ use nix::{
     unistd::Pid,
 };
 use regex::bytes::Regex;
-use tests::{Lab, Spotsim, Upstream, attach_args, is_release, say, spotsim_binary};
+use tests::{Lab, Spotsim, Upstream, attach_args, is_release, resident, say, spotsim_binary};
 
 const MEGABYTE: f64 = 1_000_000.0;
 
@@ -63,17 +63,6 @@ fn it_needs_no_newer_c_library_than_debian_12_has() {
     assert!(newest <= 36);
 }
 
-/// Resident memory of a process in megabytes.
-fn resident(pid: u32) -> f64 {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let line = status
-        .lines()
-        .find_map(|line| line.strip_prefix("VmRSS:"))
-        .unwrap();
-    let kilobytes: f64 = line.trim().trim_end_matches(" kB").parse().unwrap();
-    kilobytes * 1024.0 / MEGABYTE
-}
-
 /// From the start of the process to the line that says that it is armed.
 fn time_to_arm(mut command: Command) -> Duration {
     let started = Instant::now();
@@ -117,7 +106,7 @@ fn quick_to_arm_and_small_in_memory() {
 
     let spotsim = Spotsim::attach(&lab, &[]);
     sleep(Duration::from_secs(1));
-    let resident = resident(spotsim.pid());
+    let resident = resident(spotsim.pid()) as f64 / MEGABYTE;
     say(&format!(
         "idle resident memory: {resident:.1} MB (limit 15)"
     ));

@@ -2,13 +2,11 @@
 
 use std::{
     fs,
-    process::Command,
     time::{Duration, Instant},
 };
 
 use tests::{
-    Armed, Lab, Running, Sandbox, Spotsim, Upstream, Via, attach_args, client, get, run, say,
-    spotsim_binary, wait_until,
+    Armed, Lab, Running, Sandbox, Spotsim, Upstream, Via, client, get, run, say, wait_until,
 };
 
 const NOTICE: &str = "/latest/meta-data/spot/instance-action";
@@ -198,21 +196,11 @@ fn more_unfinished_requests_than_connections_are_taken() {
     answers_within_100_ms(&lab, &mut spotsim, "2100 half requests");
 }
 
-/// An attach that may have so many descriptors, of which the upper half is for links.
-fn with_descriptors(lab: &Lab, most: u32, options: &[&str]) -> Command {
-    let script = format!(r#"ulimit -Sn {most} && ulimit -Hn {most} && exec "$0" "$@""#);
-    let mut command = lab.daemon_place().command_line(["sh", "-c", &script]);
-    command
-        .arg(spotsim_binary())
-        .args(attach_args(lab.target.directory(), options));
-    command
-}
-
 #[test]
 fn pods_that_take_all_connections_leave_room_for_listeners() {
     let Some(lab) = Lab::bare() else { return };
     let hostile = lab.sandboxes(&lab.target, 6);
-    let mut spotsim = Running::start(with_descriptors(&lab, 256, &["--upstream", "synthetic"]));
+    let mut spotsim = Spotsim::limited(&lab, 256, &["--upstream", "synthetic"]);
     spotsim.stdout_line("armed: ", 0);
     let mut crowds = Vec::new();
     for (pod, via) in hostile.iter().flat_map(|pod| [(pod, "v4"), (pod, "v6")]) {
@@ -262,7 +250,7 @@ fn listeners(process: &Running, sandbox: &Sandbox) -> Vec<u32> {
 fn more_listeners_than_descriptors_below_the_links() {
     let Some(lab) = Lab::bare() else { return };
     let _sandboxes = lab.sandboxes(&lab.target, 12);
-    let spotsim = Running::start(with_descriptors(&lab, 96, &["--upstream", "synthetic"]));
+    let spotsim = Spotsim::limited(&lab, 96, &["--upstream", "synthetic"]);
     let finished = spotsim.finish();
     assert_eq!(finished.code, 1, "{}", finished.stderr);
     let error = finished.stderr.lines().last().unwrap_or_default();
@@ -278,7 +266,7 @@ fn more_connections_than_descriptors() {
     let Some(lab) = Lab::new() else { return };
     let _upstream = Upstream::start(&lab, &[]);
     let _workload = lab.workload_process();
-    let mut spotsim = Running::start(with_descriptors(&lab, 256, &["--upstream", "real"]));
+    let mut spotsim = Spotsim::limited(&lab, 256, &["--upstream", "real"]);
     let armed = Armed::parse(&spotsim.stdout_line("armed: ", 0));
     let _crowd = crowd(&lab, 400, "");
     answers_soon(&lab, &armed, &mut spotsim, "400 idle connections");

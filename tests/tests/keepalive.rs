@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use serde_json::Value;
-use tests::{Lab, Place, Running, Spotsim, Upstream, Via, client, wait_until};
+use tests::{Lab, Place, Running, Spotsim, Upstream, Via, client, patient, wait_until};
 
 const NOTICE: &str = "/latest/meta-data/spot/instance-action";
 
@@ -107,7 +107,8 @@ fn a_kept_connection_of_a_pod_is_cut() {
 /// A connection that is busy at attach is cut only when its client has its answer.
 fn is_spared_while_it_waits(via: Via) {
     let Some(lab) = Lab::new() else { return };
-    let upstream = Upstream::start(&lab, &["--keep-alive", "--delay-ms", "1000"]);
+    let delay = patient(Duration::from_secs(1)).as_millis().to_string();
+    let upstream = Upstream::start(&lab, &["--keep-alive", "--delay-ms", &delay]);
     let _workload = lab.workload_process();
     let mut session = Session::start(&lab.inside(), via);
     session.begin(NOTICE);
@@ -125,7 +126,7 @@ fn is_spared_while_it_waits(via: Via) {
 
     spotsim.stderr_line("cut 1 connections to IMDS", 0);
     assert!(
-        idle.elapsed() < Duration::from_secs(3),
+        idle.elapsed() < patient(Duration::from_secs(3)),
         "{:?}",
         idle.elapsed()
     );

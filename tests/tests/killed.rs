@@ -2,20 +2,18 @@
 
 use std::{
     collections::BTreeSet,
-    env, fs,
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::Mutex,
     thread::sleep,
     time::{Duration, SystemTime},
 };
 
-use aya::{
-    maps::loaded_maps,
-    programs::{loaded_links, loaded_programs},
-};
 use nix::sys::signal::Signal;
 use serde_json::Value;
-use tests::{Lab, Place, Running, Spotsim, Upstream, client, wait_until};
+use tests::{
+    Lab, Place, Running, Spotsim, Upstream, all_bpf_objects, bpf_objects, client, entries, files,
+    wait_until,
+};
 
 const NOTICE: &str = "/latest/meta-data/spot/instance-action";
 
@@ -26,57 +24,6 @@ fn alone() -> std::sync::MutexGuard<'static, ()> {
     ALONE
         .lock()
         .unwrap_or_else(std::sync::PoisonError::into_inner)
-}
-
-/// The kernel objects that a process holds, by kind and id, as its descriptors show them.
-fn bpf_objects(pid: u32) -> BTreeSet<(String, u32)> {
-    let entries = fs::read_dir(format!("/proc/{pid}/fdinfo")).unwrap();
-    let infos = entries.filter_map(|entry| fs::read_to_string(entry.unwrap().path()).ok());
-    let mut objects = BTreeSet::new();
-    for info in infos {
-        for line in info.lines() {
-            if let Some((kind @ ("link_id" | "prog_id" | "map_id"), id)) = line.split_once(':') {
-                objects.insert((kind.to_owned(), id.trim().parse().unwrap()));
-            }
-        }
-    }
-    objects
-}
-
-/// The kernel objects that the machine has.
-fn all_bpf_objects() -> BTreeSet<(String, u32)> {
-    let links = loaded_links().map(|link| ("link_id", link.unwrap().id()));
-    let programs = loaded_programs().map(|program| ("prog_id", program.unwrap().id()));
-    let maps = loaded_maps().map(|map| ("map_id", map.unwrap().id()));
-    let all = links.chain(programs).chain(maps);
-    all.map(|(kind, id)| (kind.to_owned(), id)).collect()
-}
-
-/// Files that spotsim might have made: what is in `/run` and in the BPF filesystem, where it
-/// would pin things, and what bears its name among the temporary files.
-fn files() -> BTreeSet<PathBuf> {
-    let mut files: BTreeSet<PathBuf> = entries("/run".as_ref()).into_iter().collect();
-    files.extend(entries("/run/spotsim".as_ref()));
-    let temporary = entries(&env::temp_dir()).into_iter().filter(|path| {
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        // Tests have directories there, others' tests too.
-        name.contains("spotsim") && !name.starts_with("spotsim-tests-")
-    });
-    files.extend(temporary);
-    let mut open = entries("/sys/fs/bpf".as_ref());
-    while let Some(path) = open.pop() {
-        open.extend(entries(&path));
-        files.insert(path);
-    }
-    files
-}
-
-/// What is in a directory; nothing if it is none.
-fn entries(directory: &Path) -> Vec<PathBuf> {
-    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
-    let mut paths: Vec<PathBuf> = entries.map(|entry| entry.path()).collect();
-    paths.sort();
-    paths
 }
 
 /// Checks that there is no file that was not there, and none in spotsim's own directory but

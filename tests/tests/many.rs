@@ -2,13 +2,14 @@
 //! for those that are gone.
 
 use std::{
-    collections::BTreeMap,
-    fs,
     thread::sleep,
     time::{Duration, Instant},
 };
 
-use tests::{Lab, Running, Sandbox, Spotsim, is_release, run, say, wait_until};
+use tests::{
+    Held, Lab, Running, Sandbox, Spotsim, Via, is_release, processor_time, resident, run, say,
+    wait_until,
+};
 
 const NOTICE: &str = "/latest/meta-data/spot/instance-action";
 
@@ -23,68 +24,25 @@ const SOCKETS: usize = 3;
 const OTHERS: usize = 22;
 const THREADS: usize = 4;
 
-/// What a process holds.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Held {
-    links: usize,
-    namespaces: usize,
-    sockets: usize,
-    /// Descriptors of any other kind.
-    others: usize,
-    threads: usize,
+/// The same with so many targets and namespaces more.
+fn with(held: &Held, targets: usize, namespaces: usize) -> Held {
+    Held {
+        links: held.links + targets * LINKS,
+        namespaces: held.namespaces + namespaces,
+        sockets: held.sockets + namespaces * SOCKETS,
+        ..held.clone()
+    }
 }
 
-impl Held {
-    fn by(process: &Running) -> Self {
-        let proc = format!("/proc/{}", process.pid());
-        let mut kinds = BTreeMap::<String, usize>::new();
-        for entry in fs::read_dir(format!("{proc}/fd")).unwrap().flatten() {
-            // One may be closed meanwhile.
-            let Ok(link) = fs::read_link(entry.path()) else {
-                continue;
-            };
-            let link = link.to_string_lossy().into_owned();
-            let kind = link.split_once(":[").map_or(&*link, |(kind, _)| kind);
-            *kinds.entry(kind.to_owned()).or_default() += 1;
-        }
-        let mut take = |kind| kinds.remove(kind).unwrap_or_default();
-        Self {
-            links: take("anon_inode:bpf_link"),
-            namespaces: take("net"),
-            sockets: take("socket"),
-            threads: fs::read_dir(format!("{proc}/task")).unwrap().count(),
-            others: kinds.into_values().sum(),
-        }
-    }
-
-    /// Descriptors of all kinds.
-    fn all(&self) -> usize {
-        let Self {
-            links,
-            namespaces,
-            sockets,
-            others,
-            threads: _,
-        } = self;
-        links + namespaces + sockets + others
-    }
-
-    /// With so many targets and namespaces more.
-    fn with(&self, targets: usize, namespaces: usize) -> Self {
-        Self {
-            links: self.links + targets * LINKS,
-            namespaces: self.namespaces + namespaces,
-            sockets: self.sockets + namespaces * SOCKETS,
-            ..self.clone()
-        }
-    }
+fn held_by(process: &Running) -> Held {
+    Held::by(process.pid()).unwrap()
 }
 
 /// Waits until a process holds this.
 fn holds(process: &Running, expected: &Held) {
     let deadline = Instant::now() + Duration::from_secs(20);
     loop {
-        let held = Held::by(process);
+        let held = held_by(process);
         if held == *expected {
             return;
         }
@@ -123,26 +81,6 @@ fn sees(sandbox: &Sandbox) -> bool {
     sandbox.place().get(NOTICE).status() == 200
 }
 
-/// Resident memory of a process in megabytes.
-fn resident(process: &Running) -> f64 {
-    let status = fs::read_to_string(format!("/proc/{}/status", process.pid())).unwrap();
-    let mut lines = status.lines();
-    let kilobytes = lines.find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
-    let kilobytes: f64 = kilobytes.trim_end_matches(" kB").trim().parse().unwrap();
-    kilobytes * 1024.0 / 1_000_000.0
-}
-
-/// Processor time of a process so far.
-fn processor_time(process: &Running) -> Duration {
-    /// `USER_HZ` of every Linux.
-    const TICKS: u32 = 100;
-    let stat = fs::read_to_string(format!("/proc/{}/stat", process.pid())).unwrap();
-    let (_, fields) = stat.rsplit_once(") ").unwrap();
-    let ticks = fields.split(' ').skip(11).take(2);
-    let ticks: u32 = ticks.map(|ticks| ticks.parse::<u32>().unwrap()).sum();
-    Duration::from_secs(1) * ticks / TICKS
-}
-
 #[test]
 fn what_is_held_for_them_is_what_architecture_md_says() {
     let Some(lab) = Lab::bare() else { return };
@@ -151,26 +89,26 @@ fn what_is_held_for_them_is_what_architecture_md_says() {
     let spotsim = attach_to(&lab, &sandboxes[..1]);
     // Its own namespace, and the target's; while it looks, one more.
     let one = wait_until("what is held for one", || {
-        let held = Held::by(&spotsim);
+        let held = held_by(&spotsim);
         (held.namespaces == 2).then_some(held)
     });
     assert_eq!((one.links, one.threads), (LINKS, THREADS));
     // Another process of the same place has what it was started with, and no more.
-    let inherited = Held::by(&lab.daemon_place().sleeper()).all();
-    let others = one.all() - inherited - LINKS - 1 - SOCKETS;
+    let inherited = held_by(&lab.daemon_place().sleeper()).descriptors();
+    let others = one.descriptors() - inherited - LINKS - 1 - SOCKETS;
     assert!(others <= OTHERS, "{one:?}, and {inherited} inherited");
     detach(&lab, spotsim);
 
     let spotsim = attach_to(&lab, &sandboxes);
-    holds(&spotsim, &one.with(MANY - 1, MANY - 1));
+    holds(&spotsim, &with(&one, MANY - 1, MANY - 1));
     assert!(sandboxes.iter().all(sees));
-    holds(&spotsim, &one.with(MANY - 1, MANY - 1));
+    holds(&spotsim, &with(&one, MANY - 1, MANY - 1));
     detach(&lab, spotsim);
 
     // One above them all.
     let above = lab.target.path().display().to_string();
     let spotsim = attach(&lab, &["--cgroup", &above]);
-    holds(&spotsim, &one.with(0, MANY - 1));
+    holds(&spotsim, &with(&one, 0, MANY - 1));
     assert!(sandboxes.iter().all(sees));
     detach(&lab, spotsim);
     assert!(!sees_at_all(&sandboxes[0]), "no way leads from there");
@@ -179,7 +117,7 @@ fn what_is_held_for_them_is_what_architecture_md_says() {
 /// Whether anything at all answers there.
 fn sees_at_all(sandbox: &Sandbox) -> bool {
     let request = tests::get(NOTICE);
-    sandbox.place().try_send(tests::Via::V4, &request).code == 0
+    sandbox.place().try_send(Via::V4, &request).code == 0
 }
 
 /// Ends some of the targets while they are attached, by their processes' end and by their
@@ -202,7 +140,7 @@ fn nothing_is_held_for_those_that_are_gone() {
         } else {
             attach_to(&lab, &sandboxes)
         };
-        let all = Held::by(&spotsim);
+        let all = held_by(&spotsim);
         sandboxes.drain(..GONE);
         // What of it the kernel still has shows on the node.
         let wires = || lab.node.ip("-o link").matches("wire").count();
@@ -227,6 +165,34 @@ fn nothing_is_held_for_those_that_are_gone() {
     }
 }
 
+/// The thread that makes the sockets for what is passed on was there, and must not stay.
+#[test]
+fn a_namespace_from_which_requests_were_passed_can_end() {
+    let Some(lab) = Lab::bare() else { return };
+    let mut sandboxes = lab.sandboxes(&lab.target, 2);
+    sandboxes[0].wire(&lab.node, "wire");
+    let nobody = ["--id", "many", "--upstream", "http://127.0.0.1:9"];
+    let cgroups = sandboxes.iter().map(|sandbox| sandbox.cgroup.directory());
+    let cgroups = cgroups.flat_map(|directory| ["--cgroup", directory.to_str().unwrap()]);
+    let args: Vec<_> = ["attach"]
+        .into_iter()
+        .chain(nobody)
+        .chain(cgroups)
+        .collect();
+    let mut spotsim = Running::start(Spotsim::command(&lab, &args));
+    spotsim.stdout_line("armed: ", 0);
+
+    let passed = sandboxes[0].place().try_send(Via::V4, &tests::get("/"));
+    assert!(passed.stderr.contains("reset"), "{}", passed.stderr);
+    spotsim.stderr_line("no answer, the upstream cannot be reached", 0);
+
+    sandboxes.remove(0);
+    wait_until("the namespace's end", || {
+        (!lab.node.ip("-o link").contains("wire")).then_some(())
+    });
+    assert!(!spotsim.has_ended());
+}
+
 /// What a process costs while nothing happens.
 struct Cost {
     /// Megabytes.
@@ -239,11 +205,11 @@ fn idle(process: &Running) -> Cost {
     const FOR: Duration = Duration::from_secs(4);
     // What came with the arming is over.
     sleep(Duration::from_secs(1));
-    let before = processor_time(process);
+    let before = processor_time(process.pid());
     sleep(FOR);
-    let busy = (processor_time(process) - before).as_secs_f64();
+    let busy = (processor_time(process.pid()) - before).as_secs_f64();
     Cost {
-        resident: resident(process),
+        resident: resident(process.pid()) as f64 / 1_000_000.0,
         busy: busy / FOR.as_secs_f64() * 100.0,
     }
 }

@@ -7,7 +7,9 @@ use std::{
 
 use jiff::{SignedDuration, Timestamp};
 use regex::Regex;
-use tests::{Armed, Lab, Place, Response, Running, Spotsim, Upstream, Via, get, wait_until};
+use tests::{
+    Armed, Lab, Place, Response, Running, Spotsim, Upstream, Via, get, patient, wait_until,
+};
 
 const ACTION: &str = "/latest/meta-data/spot/instance-action";
 const TIME: &str = "/latest/meta-data/spot/termination-time";
@@ -125,7 +127,9 @@ fn the_lead_can_be_chosen() {
 
 #[test]
 fn it_appears_when_its_time_has_come() {
-    let Some((lab, _upstream, _workload, spotsim)) = armed_lab(&["--notice-after", "2s"]) else {
+    let after = patient(Duration::from_secs(2));
+    let options = ["--notice-after", &format!("{}s", after.as_secs())];
+    let Some((lab, _upstream, _workload, spotsim)) = armed_lab(&options) else {
         return;
     };
     let started = Instant::now();
@@ -144,13 +148,11 @@ fn it_appears_when_its_time_has_come() {
     });
     assert_form(&seen.0, &spotsim.armed.instance_action());
     // The armed line gives whole seconds.
-    let late = seen.1.duration_since(appears).as_millis();
-    assert!((0..1_500).contains(&late), "{late} ms after {appears}");
+    let late = seen.1.duration_since(appears).unsigned_abs();
+    let soon = patient(Duration::from_millis(1_500));
+    assert!(seen.1 >= appears && late < soon, "{late:?} after {appears}");
     let waited = started.elapsed();
-    assert!(
-        waited > Duration::from_millis(1_500),
-        "already after {waited:?}"
-    );
+    assert!(waited > after * 3 / 4, "already after {waited:?}");
 }
 
 #[test]

@@ -3,13 +3,13 @@
 //! The upstream here says one thing, byte by byte, and keeps what it was asked.
 
 use std::{
-    io::{Read as _, Write as _},
+    io::{ErrorKind, Read as _, Write as _},
     net::{Shutdown, SocketAddr, TcpListener as StdListener, TcpStream},
     os::unix::process::ExitStatusExt as _,
     process::Command,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
         mpsc,
     },
     thread,
@@ -39,6 +39,8 @@ struct Served {
     told: Arc<Mutex<Vec<String>>>,
     /// Makes the witness panic over the next client.
     fault: Arc<AtomicBool>,
+    /// For so many questions the witness does not know the next client.
+    unknown: Arc<AtomicUsize>,
     end: Option<oneshot::Sender<()>>,
     thread: Option<thread::JoinHandle<()>>,
 }
@@ -47,13 +49,18 @@ struct Served {
 struct Notes {
     told: Arc<Mutex<Vec<String>>>,
     fault: Arc<AtomicBool>,
+    unknown: Arc<AtomicUsize>,
 }
 
 impl Witness for Notes {
     fn arrived(&self, _: SocketAddr, client: SocketAddr) -> Option<Visitor> {
         let fault = self.fault.swap(false, Ordering::Relaxed);
         assert!(!fault, "this panic is the test's");
-        Some(Visitor {
+        let still = |left: usize| left.checked_sub(1);
+        let unknown = self
+            .unknown
+            .try_update(Ordering::Relaxed, Ordering::Relaxed, still);
+        unknown.is_err().then(|| Visitor {
             cookie: client.port().into(),
             owner: Owner::current(),
             target: None,
@@ -98,11 +105,13 @@ impl Served {
             .unwrap();
         let told = Arc::new(Mutex::new(Vec::new()));
         let fault = Arc::new(AtomicBool::new(false));
+        let unknown = Arc::new(AtomicUsize::new(0));
         let place = Arc::new(Place {
             namespace: Namespace::current().unwrap(),
             witness: Box::new(Notes {
                 told: Arc::clone(&told),
                 fault: Arc::clone(&fault),
+                unknown: Arc::clone(&unknown),
             }),
         });
         let responder = Arc::new(Responder::new(timeline, upstream));
@@ -126,6 +135,7 @@ impl Served {
             responder,
             told,
             fault,
+            unknown,
             end: Some(end),
             thread: Some(thread),
         }
@@ -294,7 +304,7 @@ fn an_upstream_that_is_not_there_resets_and_makes_nothing_up() {
     let error = served
         .ask("GET /latest/user-data HTTP/1.1\r\nHost: imds\r\n\r\n")
         .unwrap_err();
-    assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
+    assert_eq!(error.kind(), ErrorKind::ConnectionReset);
     assert_eq!(served.told(), ["GET /latest/user-data no answer"]);
 }
 
@@ -305,7 +315,7 @@ fn a_broken_answer_resets() {
     let error = served
         .ask("GET /latest/user-data HTTP/1.1\r\nHost: imds\r\n\r\n")
         .unwrap_err();
-    assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
+    assert_eq!(error.kind(), ErrorKind::ConnectionReset);
 }
 
 #[test]
@@ -314,7 +324,7 @@ fn a_fault_over_one_client_costs_that_one_its_connection() {
     for _ in 0..3 {
         served.fault.store(true, Ordering::Relaxed);
         let error = served.ask(NOTICE).unwrap_err();
-        assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
+        assert_eq!(error.kind(), ErrorKind::ConnectionReset);
         assert!(served.ask(NOTICE).unwrap().contains("terminate"));
     }
 }
@@ -333,8 +343,22 @@ fn a_fault_that_would_end_a_listener_ends_the_process() {
     let mut again = Command::new(std::env::current_exe().unwrap());
     again.args(["--exact", NAME]).env(NAME, "");
     let output = again.output().unwrap();
-    let aborted = Some(nix::libc::SIGABRT);
+    let aborted = Some(libc::SIGABRT);
     assert_eq!(output.status.signal(), aborted, "{output:?}");
+}
+
+/// The kernel half's word on a client can come after him.
+#[test]
+fn who_is_known_late_is_served_and_who_never_is_reset() {
+    let served = Served::with(Upstream::Nothing);
+    served.unknown.store(5, Ordering::Relaxed);
+    let answer = served.ask(NOTICE).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
+    assert_eq!(served.unknown.load(Ordering::Relaxed), 0);
+
+    served.unknown.store(usize::MAX, Ordering::Relaxed);
+    let error = served.ask(NOTICE).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::ConnectionReset);
 }
 
 #[test]

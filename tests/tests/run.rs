@@ -89,6 +89,14 @@ fn a_command_that_cannot_be_executed() {
 }
 
 #[test]
+fn a_stagger_is_refused() {
+    let Some(lab) = Lab::new() else { return };
+    let finished = run(spotsim_run(&lab, &["--stagger", "1s"], &["true"]), b"");
+    let error = "spotsim: error: --stagger is between targets, and run has one alone\n";
+    assert_eq!((finished.code, finished.stderr.as_str()), (2, error));
+}
+
+#[test]
 fn the_command_sees_the_notice() {
     let Some(lab) = Lab::new() else { return };
     for (action, host) in [

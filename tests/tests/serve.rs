@@ -427,3 +427,10 @@ fn a_notice_is_kept_after_its_deadline() {
 fn a_notice_is_withdrawn_at_its_deadline() {
     past_the_deadline("withdraw", false);
 }
+
+#[test]
+fn a_stagger_is_refused() {
+    let finished = Scratch::new().spotsim(&["serve", "--stagger", "1s"]);
+    let error = "spotsim: error: --stagger is between targets, and serve has one alone\n";
+    assert_eq!((finished.code, finished.stderr.as_str()), (2, error));
+}

@@ -351,13 +351,20 @@ fn what_cannot_be_chosen_changes_nothing() {
             assert_eq!(targets(lab), before, "{args:?}");
         }
     };
-    let none = "one: none of its targets is chosen (see `spotsim status`)";
-    refused(&["--cgroup", "/no/such"], 1, none);
-    refused(&["--unit", "nginx"], 1, none);
-    refused(&["--pod", "default/web-0"], 1, none);
-    refused(&["--container", "0123"], 1, none);
-    refused(&["--pid", "1"], 1, none);
-    refused(&["-l", "app=web"], 1, none);
+    for missing in [
+        ["--cgroup", "/no/such"],
+        ["--unit", "nginx"],
+        ["--pod", "default/web-0"],
+        ["--container", "0123"],
+        ["--pid", "1"],
+        ["--selector", "app=web"],
+    ] {
+        let words = missing.join(" ");
+        let line = format!("one: none of its targets is chosen by {words} (see `spotsim status`)");
+        refused(&missing, 1, &line);
+        // Nor is one that is there, if another is not.
+        refused(&[&["--cgroup", &a], &missing[..]].concat(), 1, &line);
+    }
     let above = path(&lab.target);
     let four = ["--cgroup", &above, "--select", "count(4)"];
     refused(&four, 1, "count(4): only 3 match");

@@ -2,10 +2,7 @@
 
 use anyhow::Result;
 
-use crate::{
-    shell,
-    toolchain::{self, Nightly},
-};
+use crate::{shell, tool::BPF_LINKER, toolchain::Nightly};
 
 /// Install what the kernel half needs, then compile it
 ///
@@ -42,11 +39,23 @@ pub fn release() -> Result<()> {
     ]))
 }
 
+/// Builds the programs of the tests' crate: the benchmark and the soak test, and what they run.
+/// With the whole workspace, as the tests are: alone, some dependencies would be compiled once
+/// more.
+pub fn test_programs() -> Result<()> {
+    shell::run(&mut shell::cargo([
+        "build",
+        "--workspace",
+        "--locked",
+        "--bins",
+    ]))
+}
+
 /// Makes sure of what the kernel half needs. Every build of spotsim then compiles it along the
 /// way; the other verbs leave it to theirs, because one by itself selects other features of
 /// the build script's dependencies, and so would compile it once more.
 pub fn prepare() -> Result<()> {
     let nightly = Nightly::find()?;
     nightly.ensure_component("rust-src")?;
-    toolchain::ensure_bpf_linker()
+    BPF_LINKER.ensure()
 }

@@ -16,7 +16,8 @@ use crate::{
     workspace,
 };
 
-/// Check everything: format, lints of both halves, docs, leftovers, fuzz targets, bench, tests
+/// Check everything: format, lints of both halves, docs, leftovers, fuzz targets, bench, soak,
+/// other kernels, tests
 #[derive(Debug, clap::Args)]
 pub struct Args {}
 
@@ -51,7 +52,11 @@ pub fn run(Args {}: &Args) -> Result<ExitCode> {
         shell::run(doc.env("RUSTDOCFLAGS", "-D warnings"))
     })?;
     step("fuzz targets", check_fuzz_targets)?;
-    step("what is promised of triggers", bench)?;
+    step("the benchmark, beside its baseline", bench)?;
+    step("faults and soak", soak)?;
+    step("other kernels", || {
+        shell::run(&mut shell::cargo(["xtask", "vm", "6.1", "6.12"]))
+    })?;
     // As the README has it. Its last line is the tests' summary and says how long they took,
     // so nothing is said after it.
     println!("{}", shell::bold("== tests"));
@@ -97,6 +102,7 @@ fn lint_kernel_half() -> Result<()> {
 }
 
 /// They are built by another compiler and not by this workspace, but have to be in step with it.
+/// Their lock file has the versions of this one, so what the lints compiled is not compiled again.
 fn check_fuzz_targets() -> Result<()> {
     let mut check = shell::cargo([
         "check",
@@ -106,7 +112,7 @@ fn check_fuzz_targets() -> Result<()> {
     ]);
     check
         .arg("--target-dir")
-        .arg(workspace::target_dir()?.join("fuzz"))
+        .arg(workspace::target_dir()?)
         // Nothing is linked, so libFuzzer need not be built, which would take a C++ compiler.
         .env("CUSTOM_LIBFUZZER_PATH", "/dev/null");
     shell::run(&mut check)
@@ -118,7 +124,16 @@ fn bench() -> Result<()> {
         println!("   skipped: it needs root");
         return Ok(());
     }
-    shell::run(&mut shell::cargo(["xtask", "bench"]))
+    shell::run(&mut shell::cargo(["xtask", "bench", "--check"]))
+}
+
+/// Two minutes, before the tests, for the machine to itself.
+fn soak() -> Result<()> {
+    if !unistd::geteuid().is_root() {
+        println!("   skipped: it needs root");
+        return Ok(());
+    }
+    shell::run(&mut shell::cargo(["xtask", "soak"]))
 }
 
 /// Refuses what is meant for the author's own eyes, or hides a test.

@@ -1,7 +1,6 @@
 //! `cargo xtask test`
 
-mod clients;
-mod summary;
+pub mod clients;
 
 use std::{
     env, io,
@@ -13,8 +12,11 @@ use std::{
 use anyhow::Result;
 use nix::unistd;
 
-use crate::{build_ebpf, shell, workspace};
-use summary::{Summary, Watch};
+use crate::{
+    build_ebpf, shell,
+    summary::{Summary, Watch},
+    workspace,
+};
 
 /// Run the tests of every layer
 ///

@@ -4,8 +4,8 @@
 //! reads the LLVM bitcode rustc wrote by loading that rustc's own libLLVM. So the two must
 //! agree on LLVM's major version. The pins, and why they are not newer:
 //!
-//! - `LLVM_MAJOR` and `BPF_LINKER` below: bpf-linker 0.10.3 is the last version that loads
-//!   rustc's LLVM, and it knows LLVM 22; 0.11 wants LLVM 23 installed on the system.
+//! - `LLVM_MAJOR` below, and `BPF_LINKER` in `tool`: bpf-linker 0.10.3 is the last version that
+//!   loads rustc's LLVM, and it knows LLVM 22; 0.11 wants LLVM 23 installed on the system.
 //! - root `Cargo.toml` and `Cargo.lock`: aya 0.14, aya-ebpf 0.2.1, aya-build 0.2.0; their
 //!   successors need Rust 1.98.
 
@@ -13,9 +13,8 @@ use std::{env, process::Command};
 
 use anyhow::{Context as _, Result, anyhow, bail};
 
-use crate::{shell, workspace};
+use crate::{shell, tool::BPF_LINKER, workspace};
 
-const BPF_LINKER: &str = "0.10.3";
 const LLVM_MAJOR: u32 = 22;
 /// A nightly with that LLVM, for machines that have none.
 const FITTING_NIGHTLY: &str = "nightly-2026-05-20";
@@ -61,7 +60,7 @@ impl Nightly {
         })?;
         if major != LLVM_MAJOR {
             bail!(
-                "the toolchain {} has LLVM {major}, but bpf-linker {BPF_LINKER} reads LLVM {LLVM_MAJOR}, \
+                "the toolchain {} has LLVM {major}, but {BPF_LINKER} reads LLVM {LLVM_MAJOR}, \
                  as in the nightlies of May 2026: {remedy}",
                 nightly.name
             );
@@ -82,6 +81,18 @@ impl Nightly {
     pub fn ensure_component(&self, component: &str) -> Result<()> {
         ensure_component(component, Some(&self.name))
     }
+}
+
+/// The triple of this machine, for which the workspace is built.
+pub fn host() -> Result<String> {
+    let version = shell::read(
+        Command::new("rustc")
+            .arg("-vV")
+            .current_dir(workspace::root()),
+    )?;
+    let host = version.lines().find_map(|line| line.strip_prefix("host: "));
+    host.map(str::to_owned)
+        .with_context(|| format!("`rustc -vV` names no host:\n{version}"))
 }
 
 /// Installs a component of the toolchain, or of the one that builds this workspace.
@@ -106,35 +117,6 @@ pub fn ensure_component(component: &str, toolchain: Option<&str>) -> Result<()> 
     })
 }
 
-/// Installs bpf-linker into `target/tools` unless this very version is there.
-pub fn ensure_bpf_linker() -> Result<()> {
-    let linker = workspace::tools_dir().join("bin/bpf-linker");
-    let found = shell::read(Command::new(&linker).arg("--version"));
-    if found.is_ok_and(|output| bpf_linker_version(&output) == Some(BPF_LINKER)) {
-        return Ok(());
-    }
-    println!(
-        "bpf-linker {BPF_LINKER} is compiled into target/tools, once; about 80 s on two cores"
-    );
-    let mut install = shell::cargo(["install", "bpf-linker", "--version", BPF_LINKER]);
-    install
-        .args(["--locked", "--force", "--root"])
-        .arg(workspace::tools_dir());
-    // What is meant for this workspace's builds is not meant for that one.
-    for variable in [
-        "CARGO_BUILD_TARGET",
-        "CARGO_ENCODED_RUSTFLAGS",
-        "CARGO_TARGET_DIR",
-        "RUSTFLAGS",
-    ] {
-        install.env_remove(variable);
-    }
-    shell::run(&mut install).with_context(|| {
-        let line = shell::line(&install);
-        format!("bpf-linker {BPF_LINKER} cannot be installed: run `{line}` where crates.io can be reached")
-    })
-}
-
 /// Whether the output of `rustc -vV` is that of a nightly.
 fn is_nightly(rustc_version: &str) -> bool {
     rustc_version
@@ -149,12 +131,6 @@ fn llvm_major(rustc_version: &str) -> Option<u32> {
         .lines()
         .find_map(|line| line.strip_prefix("LLVM version: "))?;
     version.split('.').next()?.trim().parse().ok()
-}
-
-/// The version in the output of `bpf-linker --version`.
-fn bpf_linker_version(output: &str) -> Option<&str> {
-    let mut words = output.split_whitespace();
-    (words.next()? == "bpf-linker").then(|| words.next())?
 }
 
 /// Whether `rustup component list --installed` has it, with or without the host's triple.
@@ -192,15 +168,6 @@ mod tests {
         assert!(!is_nightly(
             &RUSTC.replace("1.97.0-nightly", "1.97.0-beta.2")
         ));
-    }
-
-    #[test]
-    fn the_version_of_bpf_linker() {
-        assert_eq!(bpf_linker_version("bpf-linker 0.10.3\n"), Some("0.10.3"));
-        assert_eq!(bpf_linker_version("bpf-linker 0.10.30\n"), Some("0.10.30"));
-        assert_eq!(bpf_linker_version("bpf-linker\n"), None);
-        assert_eq!(bpf_linker_version("ld 0.10.3\n"), None);
-        assert_eq!(bpf_linker_version(""), None);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Where things are in this checkout.
 
 use std::{
+    fs, io,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -40,4 +41,19 @@ pub fn tools_dir() -> PathBuf {
 /// `path` as a reader in the root directory would write it.
 pub fn display(path: &Path) -> std::path::Display<'_> {
     path.strip_prefix(root()).unwrap_or(path).display()
+}
+
+/// Removes a file or directory, which may be missing.
+pub fn remove(path: &Path) -> Result<()> {
+    let outcome = if path.is_dir() {
+        fs::remove_dir_all(path)
+    } else {
+        fs::remove_file(path)
+    };
+    match outcome {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("cannot remove {}", path.display()))
+        }
+        _ => Ok(()),
+    }
 }

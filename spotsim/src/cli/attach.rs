@@ -18,6 +18,7 @@ use super::{
 use crate::{
     consequence::Consequences,
     control::{Reason, Served, Session, Verb},
+    descriptors::make_room,
     doctor,
     interception::{Config, Interception},
     journal::Feed,
@@ -64,6 +65,7 @@ pub struct Attach {
 
 impl Attach {
     pub fn run(self) -> Result<Exit> {
+        make_room();
         log_to::start(self.options.verbosity.log_level(LevelFilter::Info))?;
         // What is wrong with the options is wrong on every host.
         let plan = self.options.plan()?;

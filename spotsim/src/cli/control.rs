@@ -108,13 +108,20 @@ impl Targets {
         let Serves::Targets(targets) = client.status().await?.serves else {
             bail!("{}: it has no targets to choose from", client.id());
         };
+        // One that is not there would be missed by nobody, if the others were told without it.
+        for (option, one) in choice.each() {
+            let is_it = |target: &TargetStatus| one.has(&target.named, &target.cgroup);
+            if !targets.iter().any(is_it) {
+                bail!(
+                    "{}: none of its targets is chosen by {option} (see `spotsim status`)",
+                    client.id()
+                );
+            }
+        }
         let chosen = |target: &TargetStatus| anyone || choice.has(&target.named, &target.cgroup);
         let matching: Vec<_> = targets.into_iter().filter(chosen).collect();
         if matching.is_empty() {
-            bail!(
-                "{}: none of its targets is chosen (see `spotsim status`)",
-                client.id()
-            );
+            bail!("{}: it has no targets (see `spotsim status`)", client.id());
         }
         let key = |target: &TargetStatus| target.cgroup.clone();
         let picked = choice.select.pick(matching, choice.seed, key)?;

@@ -6,6 +6,7 @@
 
 use std::{
     io::{self, Write as _},
+    iter::once,
     sync::{
         OnceLock,
         atomic::{AtomicU64, Ordering},
@@ -20,6 +21,14 @@ use log::LevelFilter;
 
 /// Lines that may wait for a slow reader.
 const WAITING: usize = 4_096;
+
+/// After something was written, so long without looking: those who say more meanwhile need not wake
+/// this thread, which would be the largest part of what a line costs them.
+const PAUSE: Duration = Duration::from_millis(1);
+
+/// So many bytes are written at once: what a pipe takes whole, so that the lines of others who write
+/// to it come between ours and not into them (`PIPE_BUF`, pipe(7)).
+const AT_ONCE: usize = 4_096;
 
 /// At the end, so long for what still waits.
 const LAST_WORDS: Duration = Duration::from_secs(1);
@@ -90,31 +99,48 @@ pub fn finish() {
 }
 
 fn write_out(lines: &Receiver<Line>) {
-    let mut stderr = io::stderr();
     let mut live = String::new();
-    for line in lines {
+    // For standard error, not written yet.
+    let mut text = Vec::new();
+    while let Ok(first) = lines.recv() {
         if !live.is_empty() {
-            let _ = write!(stderr, "\r\x1b[K");
+            text.extend(b"\r\x1b[K");
         }
-        // If nobody can be told, nobody needs to know.
-        let _ = match line {
-            Line::Text(text) => stderr.write_all(&text),
-            Line::Result(text) => io::stdout().write_all(&text),
-            Line::Live(line) => {
-                live = line;
-                Ok(())
+        for line in once(first).chain(lines.try_iter()) {
+            match line {
+                Line::Text(line) => {
+                    if text.len() + line.len() > AT_ONCE {
+                        write(&mut text);
+                    }
+                    text.extend(line);
+                }
+                Line::Result(line) => {
+                    write(&mut text);
+                    // If nobody can be told, nobody needs to know.
+                    let _ = io::stdout().write_all(&line);
+                }
+                Line::Live(line) => live = line,
+                Line::Flush(done) => {
+                    write(&mut text);
+                    let _ = done.send(());
+                }
             }
-            Line::Flush(done) => done.send(()).map_err(io::Error::other),
-        };
+        }
         let dropped = DROPPED.swap(0, Ordering::Relaxed);
         if dropped > 0 {
-            let _ = writeln!(
-                stderr,
-                "{dropped} lines of this log were dropped: it was not read"
-            );
+            let line = format!("{dropped} lines of this log were dropped: it was not read\n");
+            text.extend(line.into_bytes());
         }
-        let _ = write!(stderr, "{live}");
+        text.extend(live.as_bytes());
+        write(&mut text);
+        thread::sleep(PAUSE);
     }
+}
+
+/// Writes it to standard error, and empties it.
+fn write(text: &mut Vec<u8>) {
+    let _ = io::stderr().write_all(text);
+    text.clear();
 }
 
 /// Where env_logger writes to, one line at a time.

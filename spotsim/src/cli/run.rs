@@ -28,6 +28,7 @@ use super::{
 use crate::{
     consequence::Consequences,
     control::{Reason, Served, Session, Verb},
+    descriptors::make_room,
     doctor,
     effect::Effects,
     interception::{Config, Interception},
@@ -71,12 +72,13 @@ pub struct Run {
 
 impl Run {
     pub fn run(self) -> Result<Exit> {
+        make_room();
         // Before there is another thread, which could take a signal that is the command's.
         let blocked = Signals::block().context("cannot block signals")?;
         // Standard error is the command's first of all.
         log_to::start(self.options.verbosity.log_level(LevelFilter::Warn))?;
         // What is wrong with the options is wrong on every host.
-        let plan = self.options.plan()?;
+        let plan = self.options.plan_for_one("run")?;
         self.effect.validate()?;
         // Where there is only `lo`, there is no other.
         let upstream = self.options.upstream.upstream(self.isolate)?;

@@ -1,6 +1,7 @@
 //! `spotsim serve`: the responder alone, for whoever can be told where IMDS is.
 
 use std::{
+    io,
     net::SocketAddr,
     path::{Path, PathBuf},
     sync::{
@@ -13,7 +14,10 @@ use anyhow::{Context as _, Result};
 use clap::Args;
 use jiff::Timestamp;
 use log::{LevelFilter, info, warn};
-use tokio::net::TcpListener;
+use tokio::{
+    net::{TcpListener, TcpSocket},
+    sync::oneshot,
+};
 
 use super::{Exit, Misuse, log as log_to, options::Options, runtime, stop::Stop};
 use crate::{
@@ -22,7 +26,7 @@ use crate::{
     instance::{self, Saved},
     journal::Feed,
     netns::{Namespace, Owner},
-    responder::{Exchange, Place, Responder, Visitor, Witness, serve},
+    responder::{BACKLOG, Exchange, Place, Responder, Visitor, Witness, serve},
 };
 
 #[derive(Args)]
@@ -31,7 +35,8 @@ pub struct Serve {
     #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:1338")]
     listen: SocketAddr,
 
-    /// Write what the upstream's instance says, without its secrets, to a file for --instance, and end
+    /// Write what the upstream's instance says, without its secrets, to a file for --instance, and
+    /// end
     #[arg(long, value_name = "FILE", conflicts_with_all = ["listen", "hold", "announced"])]
     save_instance: Option<PathBuf>,
 
@@ -74,7 +79,7 @@ async fn save(file: &Path, options: &Options) -> Result<Exit> {
 
 /// Serves until it is asked to end.
 async fn serve_at(listen: SocketAddr, options: &Options) -> Result<Exit> {
-    let plan = options.plan()?;
+    let plan = options.plan_for_one("serve")?;
     let upstream = options.upstream.upstream(true)?;
     if upstream.is_trusting() && !listen.ip().is_loopback() {
         return Err(Misuse::error(format!(
@@ -86,9 +91,7 @@ async fn serve_at(listen: SocketAddr, options: &Options) -> Result<Exit> {
     let courier = options.events.courier().await?;
     let mut stop = Stop::new()?;
     let feed = Feed::default();
-    let listener = TcpListener::bind(listen)
-        .await
-        .with_context(|| format!("cannot listen on {listen}"))?;
+    let listener = listener(listen).with_context(|| format!("cannot listen on {listen}"))?;
     let address = listener.local_addr()?;
     let place = Arc::new(Place {
         namespace: Namespace::current().context("cannot open the network namespace")?,
@@ -115,18 +118,30 @@ async fn serve_at(listen: SocketAddr, options: &Options) -> Result<Exit> {
         responder.upstream(),
         responder.waves().first()
     ));
-    let mut reason = Reason::Stopped;
-    let end = async {
-        reason = tokio::select! {
-            () = stop.asked() => Reason::Stopped,
-            () = options.lasts() => Reason::TimeOver,
-            () = session.asked_to_detach() => Reason::Detached,
-        };
+    let (end, ended) = oneshot::channel::<()>();
+    // By a worker, which has its clients' tasks too. From here each of them would be handed over.
+    let serving = tokio::spawn(serve(listener, place, responder, async { _ = ended.await }));
+    let reason = tokio::select! {
+        () = stop.asked() => Reason::Stopped,
+        () = options.lasts() => Reason::TimeOver,
+        () = session.asked_to_detach() => Reason::Detached,
     };
-    serve(listener, place, responder, end).await;
+    drop(end);
+    serving.await.context("the listener has failed")?;
     tokio::join!(session.end(reason), consequences.end());
     info!("ended: {reason}");
     Ok(Exit::Done)
+}
+
+/// As `TcpListener::bind`, but for its backlog of 128.
+fn listener(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = match address {
+        SocketAddr::V4(_) => TcpSocket::new_v4(),
+        SocketAddr::V6(_) => TcpSocket::new_v6(),
+    }?;
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
 }
 
 /// Lets everybody in who comes.

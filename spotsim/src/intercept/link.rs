@@ -12,10 +12,8 @@ use std::{
 
 use aya::Ebpf;
 use aya_obj::generated::{bpf_attach_type, bpf_cmd};
-use nix::{
-    errno::Errno,
-    fcntl::{FcntlArg, fcntl},
-};
+use nix::errno::Errno;
+use rustix::io::fcntl_dupfd_cloexec;
 use spotsim_common::names;
 
 use crate::descriptors::links_from;
@@ -145,7 +143,5 @@ fn create(
 
 /// Moves a descriptor into the upper half of the table, which links have to themselves.
 fn raise(fd: OwnedFd) -> io::Result<OwnedFd> {
-    let raised = fcntl(&fd, FcntlArg::F_DUPFD_CLOEXEC(links_from()))?;
-    // SAFETY: a new descriptor that nobody else owns.
-    Ok(unsafe { OwnedFd::from_raw_fd(raised) })
+    Ok(fcntl_dupfd_cloexec(fd, links_from())?)
 }

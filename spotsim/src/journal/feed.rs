@@ -197,9 +197,15 @@ impl Feed {
         self.tell(|| Entry::Connect(connect()));
     }
 
+    /// Whether somebody watches.
+    pub fn is_watched(&self) -> bool {
+        let Self(inner) = self;
+        inner.entries.receiver_count() > 0
+    }
+
     fn tell(&self, entry: impl FnOnce() -> Entry) {
         let Self(inner) = self;
-        if inner.entries.receiver_count() > 0 {
+        if self.is_watched() {
             // The last watcher may have left meanwhile.
             let _ = inner.entries.send(Arc::new(entry()));
         }

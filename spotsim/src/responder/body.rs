@@ -6,14 +6,16 @@ use std::{
 };
 
 use http_body_util::{Either, Full};
-use hyper::body::{Body as HttpBody, Bytes, Frame, Incoming, SizeHint};
+use hyper::body::{Body as HttpBody, Bytes, Frame, SizeHint};
+
+use super::upstream::Passed;
 
 /// A body that never says of itself that it is empty, though its size may be 0. Of an empty
 /// one hyper would write `Content-Length: 0` after all other headers, not where it stood.
-pub struct Body(Either<Incoming, Full<Bytes>>);
+pub struct Body(Either<Passed, Full<Bytes>>);
 
-impl From<Incoming> for Body {
-    fn from(body: Incoming) -> Self {
+impl From<Passed> for Body {
+    fn from(body: Passed) -> Self {
         Self(Either::Left(body))
     }
 }

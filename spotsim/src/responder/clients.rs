@@ -6,13 +6,13 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use log::debug;
 use tokio::{
     task::{AbortHandle, Id, JoinSet},
-    time::timeout,
+    time::{sleep, timeout},
 };
 
 /// For so many connections there is room, at one listener and at all that share it.
@@ -20,7 +20,8 @@ use tokio::{
 /// A client that takes too many loses its oldest, those first that never asked for anything; the
 /// next good request is served all the same. Where there is no room at all, the listener that has
 /// most gives way. So none loses a connection to one that has as many, and each is sure of its
-/// share, whatever the others do.
+/// share, whatever the others do. Of many that come at once none is lost before it could ask: the
+/// others wait until it had the time.
 #[derive(Clone)]
 pub struct Room(Arc<Mutex<Taken>>);
 
@@ -38,8 +39,12 @@ type Listener = u64;
 
 struct Admitted {
     task: AbortHandle,
+    since: Instant,
     asked: Arc<AtomicBool>,
 }
+
+/// A request may be on its way for so long.
+const TIME_TO_ASK: Duration = Duration::from_millis(100);
 
 /// The connections of one listener. Dropping it resets them.
 pub struct Clients {
@@ -82,6 +87,21 @@ impl Clients {
         }
     }
 
+    /// Waits until there is room for one more, or somebody who can give way. Does not reserve it.
+    pub fn room(&self) -> impl Future<Output = ()> + use<> {
+        let Self { room, listener, .. } = self;
+        let (room, listener) = (room.clone(), *listener);
+        async move {
+            loop {
+                let wait = room.taken().wait(listener);
+                if wait.is_zero() {
+                    return;
+                }
+                sleep(wait).await;
+            }
+        }
+    }
+
     /// Starts a task for a new connection. It sets the flag when its client has asked.
     pub fn admit<F>(&mut self, converse: impl FnOnce(Arc<AtomicBool>) -> F)
     where
@@ -97,7 +117,11 @@ impl Clients {
         let asked = Arc::new(AtomicBool::new(false));
         let task = tasks.spawn(converse(Arc::clone(&asked)));
         let admitted = taken.admitted.entry(*listener).or_default();
-        admitted.push_back(Admitted { task, asked });
+        admitted.push_back(Admitted {
+            task,
+            since: Instant::now(),
+            asked,
+        });
     }
 
     /// Waits for one to be over; for ever if there is none.
@@ -133,8 +157,8 @@ impl Taken {
         listener
     }
 
-    /// Sees to it that a listener can have one more.
-    fn make_room(&mut self, listener: Listener) {
+    /// The listener that loses one before this one can have one more, if there is no room.
+    fn giving_way(&self, listener: Listener) -> Option<Listener> {
         let Self {
             most_at_all,
             most_at_one,
@@ -143,20 +167,46 @@ impl Taken {
         } = self;
         let own = admitted.get(&listener).map_or(0, VecDeque::len);
         let all: usize = admitted.values().map(VecDeque::len).sum();
-        let gives_way = if own >= *most_at_one {
-            admitted.get_mut(&listener)
+        if own >= *most_at_one {
+            Some(listener)
         } else if all >= *most_at_all {
             // The newcomer's own among equals.
-            let fullest = |(other, admitted): &(&Listener, &mut VecDeque<_>)| {
+            let fullest = |(other, admitted): &(&Listener, &VecDeque<_>)| {
                 (admitted.len(), **other == listener)
             };
-            let fullest = admitted.iter_mut().max_by_key(fullest);
-            fullest.map(|(_, admitted)| admitted)
+            let fullest = admitted.iter().max_by_key(fullest);
+            fullest.map(|(listener, _)| *listener)
         } else {
+            None
+        }
+    }
+
+    /// How long until one of the listener's own can give way to one more. Zero if there is room, or if
+    /// another listener has to make it.
+    fn wait(&self, listener: Listener) -> Duration {
+        if self.giving_way(listener) != Some(listener) {
+            return Duration::ZERO;
+        }
+        let Some(admitted) = self.admitted.get(&listener) else {
+            return Duration::ZERO;
+        };
+        match first_to_go(admitted).map(|first| &admitted[first]) {
+            Some(first) if first.is_silent() => TIME_TO_ASK.saturating_sub(first.since.elapsed()),
+            _ => Duration::ZERO,
+        }
+    }
+
+    /// Sees to it that a listener can have one more.
+    fn make_room(&mut self, listener: Listener) {
+        let Some(gives_way) = self.giving_way(listener) else {
             return;
         };
-        if let Some(admitted) = gives_way {
-            reset_one(admitted);
+        let Some(admitted) = self.admitted.get_mut(&gives_way) else {
+            return;
+        };
+        if let Some(client) = first_to_go(admitted).and_then(|first| admitted.remove(first)) {
+            debug!("too many connections: the oldest is reset");
+            client.task.abort();
         }
     }
 
@@ -170,22 +220,26 @@ impl Taken {
     }
 }
 
-/// Resets the oldest, of those that never asked if there are any.
-fn reset_one(admitted: &mut VecDeque<Admitted>) {
-    // One that is over costs nobody anything.
+impl Admitted {
+    /// Is there, and never asked.
+    fn is_silent(&self) -> bool {
+        !self.task.is_finished() && !self.asked.load(Ordering::Relaxed)
+    }
+}
+
+/// The oldest, of those that never asked if there are any. One that is over costs nobody anything.
+fn first_to_go(admitted: &VecDeque<Admitted>) -> Option<usize> {
     let worth = |client: &Admitted| match client.task.is_finished() {
         true => 0,
-        false => 1 + u8::from(client.asked.load(Ordering::Relaxed)),
+        false => 1 + u8::from(!client.is_silent()),
     };
-    let oldest = (0..admitted.len()).min_by_key(|&index| worth(&admitted[index]));
-    if let Some(client) = oldest.and_then(|oldest| admitted.remove(oldest)) {
-        debug!("too many connections: the oldest is reset");
-        client.task.abort();
-    }
+    (0..admitted.len()).min_by_key(|&index| worth(&admitted[index]))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::AtomicUsize;
+
     use super::*;
 
     /// Has so many more clients come, who stay and never ask.
@@ -227,6 +281,33 @@ mod tests {
         crowd(&mut greedy, 40);
         assert_eq!(left(&mut greedy).await, 6);
         assert_eq!(left(&mut modest).await, 2);
+    }
+
+    #[tokio::test]
+    async fn of_a_crowd_none_is_lost_before_it_could_ask() {
+        let mut clients = Clients::of(&Room::new(4, 4));
+        let asking = Arc::new(AtomicUsize::new(0));
+        for _ in 0..12 {
+            clients.room().await;
+            let asking = Arc::clone(&asking);
+            clients.admit(async move |asked| {
+                sleep(TIME_TO_ASK / 2).await;
+                asked.store(true, Ordering::Relaxed);
+                asking.fetch_add(1, Ordering::Relaxed);
+                std::future::pending().await
+            });
+        }
+        sleep(TIME_TO_ASK).await;
+        assert_eq!(asking.load(Ordering::Relaxed), 12);
+    }
+
+    #[tokio::test]
+    async fn who_had_the_time_and_did_not_ask_gives_way() {
+        let mut clients = Clients::of(&Room::new(4, 4));
+        crowd(&mut clients, 4);
+        let soon = TIME_TO_ASK / 2;
+        assert!(timeout(soon, clients.room()).await.is_err());
+        assert!(timeout(TIME_TO_ASK, clients.room()).await.is_ok());
     }
 
     #[tokio::test]

@@ -25,7 +25,10 @@ use hyper::{
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
 use log::{debug, warn};
-use nix::sys::socket::{setsockopt, sockopt::Linger};
+use nix::sys::socket::{
+    setsockopt,
+    sockopt::{Linger, SndBuf},
+};
 use tokio::{
     io::AsyncWriteExt as _,
     net::{TcpListener, TcpStream},
@@ -55,14 +58,27 @@ use crate::{
 };
 use body::Body;
 
+/// Of a listener's connections so many may wait to be accepted. A crowd that connects at once must
+/// not have to try again after a second, as the kernel would let it.
+pub const BACKLOG: u32 = 4_096;
+
 /// A connection that has not sent a whole request head by then is closed.
 const HEAD_WITHIN: Duration = Duration::from_secs(10);
 
-/// The longest request head, in bytes.
+/// The longest request head, in bytes, the empty line at its end included. It has no more than
+/// 100 headers besides: hyper's default, and the only number for which it needs no heap.
 const LONGEST_HEAD: usize = 64 * 1024;
+
+/// So much of a request and of an answer is held on their way, in bytes, at each of the places
+/// that hold some.
+const MOST_HELD: usize = LONGEST_HEAD;
 
 /// While a connection lasts, so often is it made sure that its client is still there.
 const STILL_THERE: Duration = Duration::from_secs(1);
+
+/// One of whom nothing is known is looked for again so often, after 1 ms, 2 ms, 4 ms and so on: for
+/// a quarter of a second in all.
+const LOOKS_AGAIN: u32 = 8;
 
 /// For how long a request may go on after [`serve`] was told to end.
 const LAST_REQUESTS: Duration = Duration::from_secs(1);
@@ -153,9 +169,10 @@ async fn accept(
     let mut end = pin!(end);
     let mut failing = false;
     loop {
+        let room = clients.room();
         let accepted = tokio::select! {
             () = &mut end => return,
-            accepted = listener.accept() => accepted,
+            accepted = async { room.await; listener.accept().await } => accepted,
             () = clients.one_over() => continue,
         };
         let local =
@@ -203,11 +220,16 @@ fn admit(
     if let Err(error) = stream.set_zero_linger() {
         return debug!("client gone before its request: {error}");
     }
-    let Some(visitor) = place.witness.arrived(ends.listener, ends.client) else {
-        return debug!("{} came by itself, and is reset", ends.client);
-    };
+    let visitor = place.witness.arrived(ends.listener, ends.client);
     let (place, responder) = (Arc::clone(place), Arc::clone(responder));
     clients.admit(async move |asked| {
+        let visitor = match visitor {
+            Some(visitor) => visitor,
+            None => match late(&place, ends).await {
+                Some(visitor) => visitor,
+                None => return debug!("{} came by itself, and is reset", ends.client),
+            },
+        };
         let conversation = Conversation {
             ends,
             visitor,
@@ -217,6 +239,20 @@ fn admit(
         };
         conversation.hold(stream).await;
     });
+}
+
+/// One who seemed to have come by himself. What the kernel half says of him can come after him: the
+/// kernel hands its reports over in their order, and the one before may be by a processor that was
+/// stopped in the middle of it.
+async fn late(place: &Place, Ends { listener, client }: Ends) -> Option<Visitor> {
+    for look in 0..LOOKS_AGAIN {
+        sleep(Duration::from_millis(1 << look)).await;
+        let visitor = place.witness.arrived(listener, client);
+        if visitor.is_some() {
+            return visitor;
+        }
+    }
+    None
 }
 
 /// One connection, which has one request.
@@ -236,12 +272,16 @@ impl Conversation<'_> {
         if let Err(error) = stream.set_nodelay(true) {
             return debug!("client gone before its request: {error}");
         }
+        // What a client does not read stays with the upstream. By itself the kernel would take
+        // megabytes of it, and keep them when this connection is long over.
+        let _ = setsockopt(&stream, SndBuf, &MOST_HELD);
         // Boxed, because the connection must be taken apart again at its end.
         let service = service_fn(|request| Box::pin(self.attend(request)));
         let mut connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(HEAD_WITHIN)
-            .max_buf_size(LONGEST_HEAD)
+            .max_header_size(LONGEST_HEAD)
+            .max_buf_size(MOST_HELD)
             .keep_alive(false)
             // A client may send its last word (`nc -N`) and wait for the answer.
             .half_close(true)
@@ -256,7 +296,9 @@ impl Conversation<'_> {
         let mut stream = connection.into_parts().io.into_inner();
         if let Err(error) = outcome {
             debug!("connection from {}: {error}", self.ends.client);
-            if error.is_user() {
+            // hyper itself answers a head that it cannot take.
+            let answered = error.is_parse() || self.asked.load(Ordering::Relaxed);
+            if error.is_user() || !answered {
                 return;
             }
         }

@@ -1,23 +1,38 @@
 //! The IMDS behind us, for all that is not faked.
 
 use std::{
-    fmt, io,
+    fmt,
+    future::poll_fn,
+    io,
     net::{IpAddr, SocketAddr, ToSocketAddrs as _},
+    pin::{Pin, pin},
     sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
 };
 
-use hyper::{Request, Response, Uri, body::Incoming, client::conn::http1};
+use hyper::{
+    Request, Response, Uri,
+    body::{Body as HttpBody, Bytes, Frame, Incoming, SizeHint},
+    client::conn::http1,
+};
 use hyper_util::rt::TokioIo;
 use jiff::Timestamp;
 use log::debug;
 use spotsim_common::{IMDS_PORT, IMDS_V4, IMDS_V6};
-use tokio::net::TcpSocket;
+use tokio::{
+    net::{TcpSocket, TcpStream},
+    time::sleep,
+};
 
-use super::{body::Body, synthetic::Synthetic, wire};
+use super::{MOST_HELD, body::Body, synthetic::Synthetic, wire};
 use crate::{
     instance::{Identity, Instance},
     netns::{Namespace, Owner},
 };
+
+/// Between two tries to get a socket, when spotsim is short of what it takes.
+const TRY_AGAIN: Duration = Duration::from_millis(20);
 
 /// Where requests go that are not answered with a fake.
 #[derive(Clone)]
@@ -172,17 +187,27 @@ impl fmt::Display for Upstream {
 /// so that whatever keeps the caller from its IMDS (hop limit, routes, policies, rules for its
 /// user) keeps us.
 ///
-/// There is no limit of time: it ends when the client gives up.
+/// There is no limit of time: it ends when the client gives up. Nor does it fail because spotsim
+/// is short of descriptors or memory for a moment: without us, the client would need none of ours.
 async fn forward(
     from: Origin<'_>,
     upstream: SocketAddr,
     request: Request<Incoming>,
 ) -> Result<Response<Body>, NoAnswer> {
-    let connect = async {
-        let socket = from.namespace.run_as(from.owner, || match upstream {
+    let open = async || {
+        let socket = from.namespace.run_as(from.owner, move || match upstream {
             SocketAddr::V4(_) => TcpSocket::new_v4(),
             SocketAddr::V6(_) => TcpSocket::new_v6(),
-        })??;
+        });
+        socket.await?
+    };
+    let connect = async {
+        let socket = loop {
+            match open().await {
+                Err(error) if is_shortage(&error) => sleep(TRY_AGAIN).await,
+                outcome => break outcome?,
+            }
+        };
         let stream = socket.connect(upstream).await?;
         stream.set_nodelay(true)?;
         io::Result::Ok(stream)
@@ -190,18 +215,81 @@ async fn forward(
     let stream = connect.await.map_err(NoAnswer::Unreachable)?;
     let (mut sender, connection) = http1::Builder::new()
         .preserve_header_case(true)
+        .max_buf_size(MOST_HELD)
         .handshake(TokioIo::new(stream))
         .await
         .map_err(NoAnswer::Broken)?;
-    tokio::spawn(async move {
-        if let Err(error) = connection.await {
-            debug!("connection to the upstream {upstream}: {error}");
-        }
+    let mut link = Link(Some(Box::pin(connection)));
+    let mut answer = pin!(sender.send_request(request));
+    let answer = poll_fn(|cx| {
+        link.drive(cx);
+        answer.as_mut().poll(cx)
     });
-    let answer = sender.send_request(request).await;
-    answer
-        .map(|answer| answer.map(Body::from))
-        .map_err(NoAnswer::Broken)
+    let answer = answer.await.map_err(NoAnswer::Broken)?;
+    Ok(answer.map(|body| Body::from(Passed { body, link })))
+}
+
+/// A connection to the upstream, until it is over. It goes on while it is driven: by whoever waits
+/// for the answer, and then by the answer's body. So a request is one task from its beginning to
+/// its end, and the connection ends with it.
+struct Link(Option<Pin<Box<Connection>>>);
+
+type Connection = http1::Connection<TokioIo<TcpStream>, Incoming>;
+
+impl Link {
+    fn drive(&mut self, cx: &mut Context<'_>) {
+        let Self(connection) = self;
+        if let Some(going) = connection
+            && let Poll::Ready(outcome) = going.as_mut().poll(cx)
+        {
+            *connection = None;
+            if let Err(error) = outcome {
+                debug!("connection to the upstream: {error}");
+            }
+        }
+    }
+}
+
+/// The body of the upstream's answer, as it comes.
+pub struct Passed {
+    body: Incoming,
+    link: Link,
+}
+
+impl HttpBody for Passed {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        let Self { body, link } = self.get_mut();
+        link.drive(cx);
+        Pin::new(body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// Whether an error of making a thread or a socket is one that passes.
+fn is_shortage(error: &io::Error) -> bool {
+    const SHORTAGES: [i32; 5] = [
+        libc::EAGAIN,
+        libc::EMFILE,
+        libc::ENFILE,
+        libc::ENOBUFS,
+        libc::ENOMEM,
+    ];
+    error
+        .raw_os_error()
+        .is_some_and(|errno| SHORTAGES.contains(&errno))
 }
 
 #[cfg(test)]

@@ -64,6 +64,72 @@ impl Choice {
         places
     }
 
+    /// Each thing that is named, by itself, and the option that names it.
+    pub fn each(&self) -> Vec<(String, Self)> {
+        let Self {
+            cgroups,
+            processes,
+            units,
+            containers,
+            pods,
+            selector,
+            namespace,
+            ..
+        } = self;
+        let nothing = Self::default;
+        let mut each = Vec::new();
+        for cgroup in cgroups {
+            let cgroups = vec![cgroup.clone()];
+            each.push((
+                format!("--cgroup {cgroup}"),
+                Self {
+                    cgroups,
+                    ..nothing()
+                },
+            ));
+        }
+        for pid in processes {
+            let processes = vec![*pid];
+            each.push((
+                format!("--pid {pid}"),
+                Self {
+                    processes,
+                    ..nothing()
+                },
+            ));
+        }
+        for unit in units {
+            let units = vec![unit.clone()];
+            each.push((format!("--unit {unit}"), Self { units, ..nothing() }));
+        }
+        for id in containers {
+            let containers = vec![id.clone()];
+            each.push((
+                format!("--container {id}"),
+                Self {
+                    containers,
+                    ..nothing()
+                },
+            ));
+        }
+        for pod in pods {
+            let pods = vec![pod.clone()];
+            each.push((format!("--pod {pod}"), Self { pods, ..nothing() }));
+        }
+        if let Some(labels) = selector {
+            let (selector, namespace) = (selector.clone(), namespace.clone());
+            each.push((
+                format!("--selector {labels}"),
+                Self {
+                    selector,
+                    namespace,
+                    ..nothing()
+                },
+            ));
+        }
+        each
+    }
+
     /// Whether a target is named by any of it, by what is known of that one already.
     pub fn has(&self, named: &Named, cgroup: &str) -> bool {
         let Self {

@@ -4,11 +4,16 @@
 //!   `--abort` it closes at once, without reading; with `--half-close` it shuts down its own
 //!   direction before it reads.
 //! - `client poll TO PATH MILLISECONDS`: a GET on a new connection each time, for ever; one
-//!   JSON line each: `{"at_us": …, "status": 404}` or `{"at_us": …, "error": "…"}`.
+//!   JSON line each: `{"at_us": …, "took_us": …, "status": 404}`, or with an `"error": "…"`
+//!   instead of the status.
 //! - `client session TO`: one kept-alive connection; for each path on stdin one JSON line:
 //!   `{"status": 200, "body": "…", "reconnected": false}`.
 //! - `client idle TO COUNT [TEXT]`: opens connections and sends the text on each, prints how
-//!   many are open, waits for stdin's end.
+//!   many are open; for each line on stdin it prints which are gone since, `{"gone": [0, 1]}`,
+//!   until stdin's end.
+//! - `client trickle TO COUNT send|receive [TEXT]`: opens connections and sends the text on each;
+//!   then each sends or receives one byte a second, and is made anew when it is over. Prints
+//!   `{"open": …}`, and after each second how many were `reset`, `ended` and `answered` so far.
 //!
 //! `TO` is `v4`, `v6` or `mapped` (an IPv6 socket to `::ffff:169.254.169.254`), or an address
 //! with a port. `raw` prints the peer's address, as `getpeername` gives it, to stderr as
@@ -17,7 +22,8 @@
 use std::{
     io::{self, BufRead as _, BufReader, ErrorKind, Read as _, Write as _},
     net::{Shutdown, SocketAddr, TcpStream},
-    time::{Duration, SystemTime},
+    thread::sleep,
+    time::{Duration, Instant, SystemTime},
 };
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -41,6 +47,10 @@ fn main() {
         ["session", to] => session(address(to)),
         ["idle", to, count] => idle(address(to), count.parse().unwrap(), ""),
         ["idle", to, count, send] => idle(address(to), count.parse().unwrap(), send),
+        ["trickle", to, count, way] => trickle(address(to), count.parse().unwrap(), way, ""),
+        ["trickle", to, count, way, send] => {
+            trickle(address(to), count.parse().unwrap(), way, send);
+        }
         _ => panic!("unknown arguments {args:?}"),
     }
 }
@@ -110,13 +120,15 @@ fn poll(to: SocketAddr, path: &str, interval: Duration) {
         let at = SystemTime::now()
             .duration_since(SystemTime::UNIX_EPOCH)
             .unwrap();
+        let began = Instant::now();
         let mut line = match poll_once(to, path) {
             Ok(status) => json!({"status": status}),
             Err(error) => json!({"error": error.to_string()}),
         };
+        line["took_us"] = json!(began.elapsed().as_micros() as u64);
         line["at_us"] = json!(at.as_micros() as u64);
         println!("{line}");
-        std::thread::sleep(interval);
+        sleep(interval);
     }
 }
 
@@ -216,16 +228,101 @@ fn answer(stream: &mut BufReader<TcpStream>) -> io::Result<Answer> {
 }
 
 fn idle(to: SocketAddr, count: usize, send: &str) {
-    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
-    setrlimit(Resource::RLIMIT_NOFILE, hard, hard).unwrap();
-    let open =
-        |_| connect(to).and_then(|mut stream| stream.write_all(send.as_bytes()).map(|()| stream));
-    let open: Vec<TcpStream> = (0..count).map_while(|n| open(n).ok()).collect();
+    as_many_files_as_possible();
+    let mut open: Vec<TcpStream> = (0..count)
+        .map_while(|_| opened(to, send.as_bytes()).ok())
+        .collect();
     let line: Value = json!({"open": open.len()});
     println!("{line}");
-    io::stdin().read_to_end(&mut Vec::new()).unwrap();
+    for line in io::stdin().lines() {
+        line.unwrap();
+        let gone = open.iter_mut().enumerate();
+        let gone = gone.filter_map(|(index, stream)| over(stream).map(|_| index));
+        let gone: Vec<_> = gone.collect();
+        println!("{}", json!({"gone": gone}));
+    }
     for stream in open {
         // Some may have been closed from the other side meanwhile.
         let _ = stream.shutdown(Shutdown::Both);
+    }
+}
+
+fn as_many_files_as_possible() {
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+    setrlimit(Resource::RLIMIT_NOFILE, hard, hard).unwrap();
+}
+
+/// A connection that never blocks, on which this was sent.
+fn opened(to: SocketAddr, send: &[u8]) -> io::Result<TcpStream> {
+    let mut stream = connect(to)?;
+    stream.write_all(send)?;
+    stream.set_nonblocking(true)?;
+    Ok(stream)
+}
+
+/// How a connection is over.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Over {
+    Reset,
+    Ended,
+    Answered,
+}
+
+/// How a connection is over, if it is: that nothing came yet is no end. Takes a byte of what came.
+fn over(stream: &mut TcpStream) -> Option<Over> {
+    match stream.read(&mut [0]) {
+        Ok(0) => Some(Over::Ended),
+        Ok(_) => Some(Over::Answered),
+        Err(error) if error.kind() == ErrorKind::WouldBlock => None,
+        Err(_) => Some(Over::Reset),
+    }
+}
+
+/// Never bursts: each twentieth of a second it is the turn of a twentieth of them.
+fn trickle(to: SocketAddr, count: usize, way: &str, send: &str) {
+    const TURNS: usize = 20;
+    const TURN: Duration = Duration::from_millis(1000 / TURNS as u64);
+    as_many_files_as_possible();
+    let open = |_| opened(to, send.as_bytes()).unwrap_or_else(|error| fail("connect", &error));
+    let mut open: Vec<TcpStream> = (0..count).map(open).collect();
+    println!("{}", json!({"open": open.len()}));
+    let mut all = Vec::new();
+    for turn in 0.. {
+        let began = Instant::now();
+        for stream in open.iter_mut().skip(turn % TURNS).step_by(TURNS) {
+            let Some(over) = one_byte(stream, way) else {
+                continue;
+            };
+            all.push(over);
+            // A server that is full refuses nobody for long.
+            if let Ok(again) = opened(to, send.as_bytes()) {
+                *stream = again;
+            }
+        }
+        if turn % TURNS == TURNS - 1 {
+            let number = |of| all.iter().filter(|over| **over == of).count();
+            let [reset, ended, answered] = [Over::Reset, Over::Ended, Over::Answered].map(number);
+            println!(
+                "{}",
+                json!({"reset": reset, "ended": ended, "answered": answered})
+            );
+        }
+        sleep(TURN.saturating_sub(began.elapsed()));
+    }
+}
+
+/// Sends or receives a byte.
+fn one_byte(stream: &mut TcpStream, way: &str) -> Option<Over> {
+    let over = over(stream);
+    match way {
+        // That something comes is what it waits for.
+        "receive" => over.filter(|over| *over != Over::Answered),
+        "send" if over.is_none() => match stream.write(b"x") {
+            Ok(_) => None,
+            Err(error) if error.kind() == ErrorKind::WouldBlock => None,
+            Err(_) => Some(Over::Reset),
+        },
+        "send" => over,
+        _ => panic!("unknown way {way}"),
     }
 }

@@ -1,18 +1,19 @@
 //! What the tests run that is not spotsim: real clients (a Python venv, node modules, and Debian's
-//! cloud-init), moto's server for the services of AWS, and a container runtime beside the installed one.
+//! cloud-init), moto's server for the services of AWS, and a container runtime beside the installed
+//! one.
 //!
 //! What is pinned lies in `tests/clients`; it is installed again only when that has changed.
 
 use std::{
     ffi::OsStr,
-    fs, io,
+    fs,
     path::{Path, PathBuf},
     process::Command,
 };
 
 use anyhow::{Context as _, Result, anyhow, bail};
 
-use crate::{shell, workspace};
+use crate::{debian::Packages, shell, workspace};
 
 /// The clients of one kind.
 struct Clients {
@@ -63,10 +64,7 @@ const ALL: [Clients; 5] = [
 
 /// The Debian whose containerd streams container events (1.7); that of bookworm (1.6) does not,
 /// and the tests want both.
-const SUITE: &str = "trixie";
-
-/// What Debian signs its archives with, of any release.
-const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
+const RELEASE: &str = "trixie";
 
 /// Installs what is not up to date. A failure is an error only if `required`; otherwise the
 /// tests that need these clients cannot run.
@@ -98,12 +96,12 @@ impl Clients {
             return Ok(());
         }
         let dir = parent.join(self.dir);
-        remove(&stamp)?;
-        remove(&dir)?;
+        workspace::remove(&stamp)?;
+        workspace::remove(&dir)?;
         fs::create_dir_all(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
         if let Err(error) = (self.install)(&dir, &pins) {
             // Half of it would look like clients that fail.
-            remove(&dir)?;
+            workspace::remove(&dir)?;
             return Err(error);
         }
         fs::write(&stamp, wanted).with_context(|| format!("cannot write {}", stamp.display()))
@@ -139,69 +137,16 @@ fn node_modules(dir: &Path, pins: &[PathBuf]) -> Result<()> {
 /// Unpacks the package. It is not installed: on the next boot it would take this host for its
 /// own.
 fn cloud_init(dir: &Path, _: &[PathBuf]) -> Result<()> {
-    needs_apt()?;
-    unpack(dir, "cloud-init", &[]).context("perhaps it helps to run: apt-get update")
+    Packages::of_this_system()?
+        .unpack("cloud-init", dir)
+        .context("perhaps it helps to run: apt-get update")
 }
 
-/// Unpacks another Debian's package, with lists of its own: this system's are left alone.
+/// Unpacks another Debian's package.
 fn containerd(dir: &Path, _: &[PathBuf]) -> Result<()> {
-    needs_apt()?;
-    if !Path::new(KEYRING).exists() {
-        bail!("needs {KEYRING} (Debian and its kin: apt-get install debian-archive-keyring)");
-    }
     let apt = dir.join("apt");
-    let (lists, sources) = (apt.join("lists"), apt.join("sources.list"));
-    fs::create_dir_all(lists.join("partial"))?;
-    fs::create_dir_all(apt.join("cache/archives/partial"))?;
-    let source = format!("deb [signed-by={KEYRING}] http://deb.debian.org/debian {SUITE} main\n");
-    fs::write(&sources, source)?;
-    let settings = [
-        format!("Dir::Etc::SourceList={}", sources.display()),
-        "Dir::Etc::SourceParts=/dev/null".to_owned(),
-        format!("Dir::State::Lists={}", lists.display()),
-        format!("Dir::Cache={}", apt.join("cache").display()),
-        // Only the names and places of packages.
-        "Acquire::Languages=none".to_owned(),
-        "Acquire::IndexTargets::deb::DEP-11::DefaultEnabled=false".to_owned(),
-    ];
-    shell::run(apt_get(&settings).arg("update"))?;
-    unpack(dir, "containerd", &settings)?;
-    remove(&apt)
-}
-
-fn needs_apt() -> Result<()> {
-    if !shell::has("apt-get") || !shell::has("dpkg-deb") {
-        bail!("needs apt-get and dpkg-deb, which Debian and its kin have");
-    }
-    Ok(())
-}
-
-fn apt_get(settings: &[String]) -> Command {
-    let mut apt = Command::new("apt-get");
-    // Its user for downloads may not write where we do.
-    apt.args(["--quiet=2", "--option", "APT::Sandbox::User=root"]);
-    for setting in settings {
-        apt.args(["--option", setting]);
-    }
-    apt
-}
-
-/// Downloads a package and unpacks it into a directory.
-fn unpack(dir: &Path, package: &str, settings: &[String]) -> Result<()> {
-    let mut download = apt_get(settings);
-    download.args(["download", package]).current_dir(dir);
-    shell::run(&mut download)?;
-    let package = fs::read_dir(dir)?
-        .filter_map(|entry| Some(entry.ok()?.path()))
-        .find(|path| path.extension() == Some(OsStr::new("deb")))
-        .context("apt-get downloaded no package")?;
-    shell::run(
-        Command::new("dpkg-deb")
-            .arg("--extract")
-            .arg(&package)
-            .arg(dir),
-    )?;
-    remove(&package)
+    Packages::of_release(RELEASE, &apt)?.unpack("containerd", dir)?;
+    workspace::remove(&apt)
 }
 
 /// The pinned files, one after the other.
@@ -210,19 +155,4 @@ fn contents(pins: &[PathBuf]) -> Result<Vec<u8>> {
         fs::read(pin).map_err(|error| anyhow!("cannot read {}: {error}", pin.display()))
     });
     Ok(files.collect::<Result<Vec<_>>>()?.concat())
-}
-
-/// Removes a file or directory, which may be missing.
-fn remove(path: &Path) -> Result<()> {
-    let outcome = if path.is_dir() {
-        fs::remove_dir_all(path)
-    } else {
-        fs::remove_file(path)
-    };
-    match outcome {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            Err(error).with_context(|| format!("cannot remove {}", path.display()))
-        }
-        _ => Ok(()),
-    }
 }

@@ -33,6 +33,7 @@ use crate::{
     },
     consequence::{Consequences, EffectState, Identities},
     control::{Reason, Served, Session, Verb},
+    descriptors::make_room,
     doctor,
     experiment::{self, Candidate, Condition, State, Template},
     interception::{Config, Ended, Interception},
@@ -111,6 +112,7 @@ enum ActionsMode {
 
 impl Run {
     pub fn run(self) -> Result<Exit> {
+        make_room();
         start_log(self.verbosity.log_level(LevelFilter::Info))?;
         let template = self.template.read()?;
         let upstream = self.upstream.upstream(false)?;

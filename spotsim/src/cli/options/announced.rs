@@ -20,7 +20,8 @@ use crate::{
 #[group(id = "announced", multiple = true)]
 #[command(next_help_heading = "Announced")]
 pub struct Announced {
-    /// What the notice says will happen at the deadline: terminate, stop or hibernate [default: terminate]
+    /// What the notice says will happen at the deadline: terminate, stop or hibernate [default:
+    /// terminate]
     #[arg(long, value_name = "ACTION")]
     action: Option<Action>,
 
@@ -45,7 +46,8 @@ pub struct Announced {
     #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
     rebalance_after: Option<When>,
 
-    /// Take notice and recommendation back at the deadline, or keep them as EC2 does [default: keep]
+    /// Take notice and recommendation back at the deadline, or keep them as EC2 does [default:
+    /// keep]
     #[arg(long, value_name = "keep|withdraw")]
     after_deadline: Option<AfterDeadline>,
 
@@ -91,6 +93,16 @@ pub struct Announced {
 }
 
 impl Announced {
+    /// Refuses what is about several targets, for who has no more than one.
+    pub fn for_one(&self, who: &str) -> Result<()> {
+        match self.stagger {
+            Some(_) => Err(Misuse::error(format!(
+                "--stagger is between targets, and {who} has one alone"
+            ))),
+            None => Ok(()),
+        }
+    }
+
     /// What is to be announced. It can be armed now.
     pub fn plan(&self) -> Result<Plan> {
         let Self {

@@ -61,6 +61,12 @@ impl Options {
         self.announced.plan()
     }
 
+    /// What is announced, for who has no more than one target.
+    pub fn plan_for_one(&self, who: &str) -> Result<Plan> {
+        self.announced.for_one(who)?;
+        self.plan()
+    }
+
     /// Claims the ID by which it can be controlled. Without one, nobody could end a `--hold`.
     pub fn claim(&self) -> Result<Option<Claim>> {
         self.session.claim(self.hold)

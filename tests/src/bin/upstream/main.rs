@@ -4,11 +4,13 @@
 //! header names' case and the order of its lines included. It acts as the real service does
 //! where that is known, and stays the same from one request to the next (its `Date` too).
 //!
-//! `upstream --log FILE --listen ADDRESS… [--hang] [--delay-ms N] [--hop-limit N] [--http10]
-//! [--keep-alive] [--require-v2] [--off] [--recording FILE]` prints `listening at ADDRESS…` once it
-//! does. `FILE` gets one JSON line for each request, before it is answered: `{"peer": "IP:PORT",
-//! "connection": 1, "head": "…"}`, where each byte of the head is the character of the same
-//! number. A recording is a tree of documents instead of the small one that it has by itself.
+//! `upstream --log FILE --listen ADDRESS… [--hang] [--reset] [--garbage] [--delay-ms N]
+//! [--hop-limit N] [--http10] [--show-peer] [--keep-alive] [--whole-requests] [--require-v2]
+//! [--off] [--recording FILE]` prints `listening at ADDRESS…` once it does. `FILE` gets one JSON
+//! line for each request, before it is answered: `{"peer": "IP:PORT", "connection": 1, "head":
+//! "…"}`, where each byte of the head is the character of the same number. With `--show-peer` each
+//! answer has a header `X-Peer: IP:PORT`: the client's own socket, if nobody stands between. A
+//! recording is a tree of documents instead of the small one that it has by itself.
 
 mod answers;
 mod recording;
@@ -27,8 +29,8 @@ use std::{
 };
 
 use nix::sys::socket::{
-    setsockopt,
-    sockopt::{Ipv4Ttl, Ipv6Ttl},
+    Backlog, listen, setsockopt,
+    sockopt::{Ipv4Ttl, Ipv6Ttl, Linger, SndBuf},
 };
 use serde_json::json;
 
@@ -38,19 +40,33 @@ use crate::{
     tokens::Tokens,
 };
 
+/// Bytes that no parser of HTTP takes.
+const GARBAGE: &[u8] = b"\x00\xff\r\nHTP/9 what? \x16\x03\x01\r\n\r\n";
+
 struct Upstream {
     log: Mutex<File>,
     tokens: Tokens,
     connections: AtomicU64,
     /// Read requests and never answer.
     hang: bool,
+    /// Read requests and reset the connection.
+    reset: bool,
+    /// Answer with what is no HTTP.
+    garbage: bool,
+    show_peer: bool,
     delay: Duration,
     /// In how many hops an answer must be at its client's.
     hop_limit: Option<u8>,
     http10: bool,
     keep_alive: bool,
+    /// Read the body, too, before an answer.
+    whole_requests: bool,
     instance: Instance,
 }
+
+/// Where there is a body of [`LARGE`], and of how many bytes.
+const LARGE_AT: &str = "/latest/meta-data/tests/large";
+const LARGE: usize = 1024 * 1024;
 
 /// A request's first line and headers.
 struct Request {
@@ -66,10 +82,14 @@ fn main() {
         tokens: Tokens::default(),
         connections: AtomicU64::new(0),
         hang: false,
+        reset: false,
+        garbage: false,
+        show_peer: false,
         delay: Duration::ZERO,
         hop_limit: None,
         http10: false,
         keep_alive: false,
+        whole_requests: false,
         instance: Instance::default(),
     };
     let mut listeners: Vec<TcpListener> = Vec::new();
@@ -83,13 +103,20 @@ fn main() {
             "--log" => upstream.log = Mutex::new(File::create(value()).unwrap()),
             "--listen" => {
                 let address: SocketAddr = value().parse().unwrap();
-                listeners.push(TcpListener::bind(address).unwrap());
+                let listener = TcpListener::bind(address).unwrap();
+                // So many clients may come at once; what overflows is reset.
+                listen(&listener, Backlog::MAXCONN).unwrap();
+                listeners.push(listener);
             }
             "--hang" => upstream.hang = true,
+            "--reset" => upstream.reset = true,
+            "--garbage" => upstream.garbage = true,
+            "--show-peer" => upstream.show_peer = true,
             "--delay-ms" => upstream.delay = Duration::from_millis(value().parse().unwrap()),
             "--hop-limit" => upstream.hop_limit = Some(value().parse().unwrap()),
             "--http10" => upstream.http10 = true,
             "--keep-alive" => upstream.keep_alive = true,
+            "--whole-requests" => upstream.whole_requests = true,
             "--require-v2" => upstream.instance.require_v2 = true,
             "--off" => upstream.instance.off = true,
             "--recording" => upstream.instance.recording = Some(Recording::read(&value())),
@@ -143,8 +170,30 @@ impl Upstream {
                 io::copy(&mut stream, &mut io::sink())?;
                 return Ok(());
             }
+            if self.reset {
+                let at_once = libc::linger {
+                    l_onoff: 1,
+                    l_linger: 0,
+                };
+                setsockopt(&stream, Linger, &at_once)?;
+                return Ok(());
+            }
+            if self.whole_requests {
+                let length = request.header("content-length").next();
+                let length = length.map_or(0, |length| length.parse().unwrap());
+                io::copy(&mut (&stream).take(length), &mut io::sink())?;
+            }
             thread::sleep(self.delay);
-            let answer = answers::answer(&request, &self.tokens, &self.instance);
+            if self.garbage {
+                return stream.write_all(&GARBAGE.repeat(64));
+            }
+            if request.path == LARGE_AT {
+                return send_large(&mut stream);
+            }
+            let mut answer = answers::answer(&request, &self.tokens, &self.instance);
+            if self.show_peer {
+                answer.headers.push(("X-Peer", peer.to_string()));
+            }
             self.send(&mut stream, &request, &answer)?;
             if !self.keep_alive {
                 break;
@@ -203,6 +252,15 @@ impl Request {
         let named = self.headers.iter().filter(move |(other, _)| other == name);
         named.map(|(_, value)| value.as_str())
     }
+}
+
+/// Piece by piece, and with little in the kernel: a thousand clients would take all its memory.
+fn send_large(stream: &mut TcpStream) -> io::Result<()> {
+    let piece = [b'x'; 64 * 1024];
+    setsockopt(stream, SndBuf, &piece.len())?;
+    let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {LARGE}\r\nConnection: close\r\n\r\n");
+    stream.write_all(head.as_bytes())?;
+    (0..LARGE / piece.len()).try_for_each(|_| stream.write_all(&piece))
 }
 
 /// What is sent from now on is dropped by the router that is this far away. The client is

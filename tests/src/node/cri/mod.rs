@@ -15,7 +15,7 @@ use tonic::{
 };
 use tonic_prost::ProstCodec;
 
-use crate::{Finished, process::PATIENCE, wait_until};
+use crate::{Finished, process::patience, wait_until};
 use messages::*;
 
 /// A connection to a runtime. Its calls block, and panic where the runtime refuses.
@@ -33,7 +33,7 @@ impl Cri {
             .build()
             .unwrap();
         let uri = format!("unix://{}", socket.display());
-        let endpoint = Endpoint::from_shared(uri).unwrap().timeout(PATIENCE);
+        let endpoint = Endpoint::from_shared(uri).unwrap().timeout(patience());
         let awaited = format!("{} accepts connections", socket.display());
         let channel = wait_until(&awaited, || runtime.block_on(endpoint.connect()).ok());
         Self { runtime, channel }
@@ -156,7 +156,7 @@ impl Cri {
         let request = ExecSyncRequest {
             container_id: id.to_owned(),
             cmd: command.iter().map(|&word| word.to_owned()).collect(),
-            timeout: PATIENCE.as_secs() as i64,
+            timeout: patience().as_secs() as i64,
         };
         let response: ExecSyncResponse = self.runtime_service("ExecSync", request);
         Finished {

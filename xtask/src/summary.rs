@@ -21,7 +21,7 @@ impl Summary {
     /// Takes in a line of a test program's standard output.
     ///
     /// `test result: ok. 5 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; …`
-    fn result_line(&mut self, line: &str) {
+    pub fn result_line(&mut self, line: &str) {
         let Some(counts) = line
             .strip_prefix("test result: ")
             .and_then(|rest| rest.split_once(". "))
@@ -46,11 +46,22 @@ impl Summary {
     }
 
     /// Takes in a line of a test program's standard error.
-    fn skip_line(&mut self, line: &str) {
+    pub fn skip_line(&mut self, line: &str) {
         if line.starts_with("skipped: ") {
             self.skipped += 1;
             self.skipped_as_passed += 1;
         }
+    }
+
+    /// Whether there were tests, and each of them passed.
+    pub fn is_complete(&self) -> bool {
+        let Self {
+            passed,
+            failed,
+            skipped,
+            ..
+        } = *self;
+        passed > 0 && failed == 0 && skipped == 0
     }
 }
 

@@ -22,7 +22,7 @@ use crate::{
     intercept::{Links, Programs},
     journal::{Attendant, Feed, Journal},
     netns::{self, Namespace},
-    responder::{BACKLOG, Place, Responder, serve},
+    responder::{BACKLOG, Place, Responder, Spares, serve},
     sock_diag::{Cut, SockDiag},
     target::{Follower, Target, VACANT, Watch},
 };
@@ -422,6 +422,9 @@ impl Interception {
         }
         self.leave_vacant();
         self.cut_old_connections();
+        for Serving { place, .. } in self.places.values() {
+            place.spares.rest();
+        }
     }
 
     /// Listens in spotsim's own namespace to the end: a process that starts in a target that is
@@ -534,6 +537,7 @@ impl Interception {
             cookie,
             place: Arc::new(Place {
                 namespace,
+                spares: Spares::default(),
                 witness: Box::new(witness),
             }),
             ports: Ports { v4_be: 0, v6_be: 0 },

@@ -93,6 +93,14 @@ impl Namespace {
         })?
     }
 
+    /// Whether it is spotsim's own, and spotsim runs as this owner. Nobody needs a thread, or a
+    /// privilege, to be where and who they are.
+    pub fn is_home(&self, owner: Owner) -> bool {
+        static HOME: OnceLock<Option<Id>> = OnceLock::new();
+        let home = HOME.get_or_init(|| Self::current().ok().map(|current| current.id));
+        *home == Some(self.id) && owner == Owner::current()
+    }
+
     /// As [`Namespace::run`], and as `owner`: to whatever goes by the owner of a socket (`ip rule
     /// … uidrange`, `iptables -m owner`), the sockets that `f` makes are that user's.
     ///
@@ -106,12 +114,6 @@ impl Namespace {
         owner: Owner,
         f: impl FnOnce() -> T + Send + 'static,
     ) -> io::Result<T> {
-        // Nobody needs a privilege to be where and who they are.
-        static HOME: OnceLock<Option<Id>> = OnceLock::new();
-        let home = HOME.get_or_init(|| Self::current().ok().map(|current| current.id));
-        if *home == Some(self.id) && owner == Owner::current() {
-            return Ok(f());
-        }
         let (done, outcome) = oneshot::channel();
         Errand {
             namespace: self.try_clone()?,

@@ -61,6 +61,10 @@ const CAN_SEND: StateFlags = StateFlags::ESTABLISHED
     .union(StateFlags::SYN_SENT)
     .union(StateFlags::CLOSE_WAIT);
 
+/// A connection over which nothing has come for so long has nothing more to come: an answer that
+/// is arriving is not broken off. In milliseconds, as the kernel counts.
+const QUIET: u32 = 100;
+
 /// A view of the TCP sockets of one network namespace: the one that the calling thread was in
 /// when it opened this, wherever it is used.
 #[derive(Debug)]
@@ -218,7 +222,8 @@ impl SockDiag {
 
     /// Destroys the TCP connections to IMDS of those sockets for whose cgroup id (the inode
     /// number of its directory) `is_target` holds. Their owners see `ECONNABORTED`, and a new
-    /// connection is made the usual way. One that waits for an answer is spared, and counted.
+    /// connection is made the usual way. One that waits for the rest of an answer is spared, and
+    /// counted.
     ///
     /// A socket belongs to the cgroup that its owner was in when it made the socket, the one
     /// that decides which programs a connection meets.
@@ -515,17 +520,15 @@ impl Traffic {
         })
     }
 
-    /// Whether an answer is to come: none came yet, or none since the last data was sent.
+    /// Whether an answer is to come: none came yet, none since the last data was sent, or one is
+    /// arriving.
     fn waits(self) -> bool {
-        // The kernel's clock ticks every 1 to 10 ms. Within one tick it cannot be told which
-        // was first.
-        const TICKS: u32 = 20;
         let Self {
             sent,
             received,
             bytes_received,
         } = self;
-        bytes_received == 0 || sent < received || (sent == received && sent < TICKS)
+        bytes_received == 0 || sent < received || received < QUIET
     }
 }
 

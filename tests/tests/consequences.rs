@@ -237,7 +237,7 @@ fn targets_on_one_instance_go_down_together() {
     let script = "trap '' TERM; echo up; while :; do sleep 0.1; done";
     let mut stubborn = Running::start(world.place(1).command_line(["sh", "-c", script]));
     stubborn.stdout_line("up", 0);
-    let options = ["--at-deadline", "term", "--grace", "1500ms", "--yes"];
+    let options = ["--at-deadline", "term", "--grace", "5s", "--yes"];
     let spotsim =
         world.attach(&[&["--upstream", "synthetic", "--lead", "1s"][..], &options].concat());
     wait_until("the quick one's end", || {
@@ -299,7 +299,7 @@ fn at_the_deadline_something_is_done_and_told() {
         "--lead",
         "1s",
         "--stagger",
-        "1500ms",
+        "5s",
         "--at-deadline",
         "kill",
         "--yes",

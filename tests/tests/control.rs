@@ -691,8 +691,9 @@ fn hostile_control_clients_disturb_nobody() {
     for _ in 0..20 {
         is_running(&lab, &mut one, &notice);
     }
+    // Whoever waited for one of those who hang would wait for nearly 10 s.
     assert!(
-        began.elapsed() < Duration::from_secs(3),
+        began.elapsed() < Duration::from_secs(6),
         "{:?}",
         began.elapsed()
     );

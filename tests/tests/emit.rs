@@ -389,11 +389,16 @@ fn sinks_that_hang_delay_nothing_that_imds_shows() {
     ];
     let serve = scratch.serve(&options);
     let mut slowest = Duration::ZERO;
-    let seen = wait_until("the notice is seen", || {
-        let start = Instant::now();
+    let mut missed = None;
+    wait_until("the notice is seen", || {
+        let (start, began) = (Instant::now(), jiff::Timestamp::now());
         let response = get_from(serve.address, ACTION);
         slowest = slowest.max(start.elapsed());
-        (response.status() == 200).then(jiff::Timestamp::now)
+        if response.status() == 200 {
+            return Some(());
+        }
+        missed = Some(began);
+        None
     });
     let armed: jiff::Timestamp = {
         let (_, line) = serve
@@ -402,10 +407,12 @@ fn sinks_that_hang_delay_nothing_that_imds_shows() {
             .expect(&serve.line);
         line.split(',').next().unwrap().parse().unwrap()
     };
-    // The time is in whole seconds, rounded down.
-    let late = seen.duration_since(armed);
-    assert!(late < jiff::SignedDuration::from_millis(1_500), "{late:?}");
-    assert!(slowest < Duration::from_millis(500), "{slowest:?}");
+    // The time is in whole seconds, rounded down; how long a request takes does not count.
+    let late = missed.map(|missed| missed.duration_since(armed));
+    let latest = jiff::SignedDuration::from_millis(1_500);
+    assert!(late < Some(latest), "{late:?}");
+    // Whoever waited for a sink that hangs would wait for most of the 10 s that it has.
+    assert!(slowest < Duration::from_secs(3), "{slowest:?}");
     let deliveries = wait_until("events are there", || {
         let deliveries = deliveries(&scratch);
         (deliveries[3]["delivered"] == 2).then_some(deliveries)

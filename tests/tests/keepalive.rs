@@ -1,10 +1,13 @@
 //! Connections to IMDS that were open before attach.
 
-use std::time::{Duration, Instant};
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
 
 use nix::sys::signal::Signal;
 use serde_json::Value;
-use tests::{Lab, Place, Running, Spotsim, Upstream, Via, client, patient, wait_until};
+use tests::{Lab, Place, Running, Spotsim, Upstream, Via, client, get, patient, wait_until};
 
 const NOTICE: &str = "/latest/meta-data/spot/instance-action";
 
@@ -64,6 +67,8 @@ fn is_cut(lab: Option<Lab>, via: Via) {
         "both connections are kept"
     );
 
+    // One on which something has just come is looked at again a moment later.
+    thread::sleep(Duration::from_millis(200));
     let spotsim = Spotsim::attach(&lab, &[]);
     let answer = inside.ask(NOTICE);
     assert_eq!(answer["status"], 200, "{answer}\n{}", spotsim.stderr());
@@ -143,4 +148,32 @@ fn a_busy_connection_is_cut_after_its_answer() {
 #[test]
 fn a_busy_ipv6_connection_is_cut_after_its_answer() {
     is_spared_while_it_waits(Via::V6);
+}
+
+/// What was asked for before is read to its end, though it comes in pieces.
+#[test]
+fn an_answer_that_is_arriving_is_not_cut() {
+    let Some(lab) = Lab::new() else { return };
+    let upstream = Upstream::start(&lab, &["--piecemeal-ms", "5"]);
+    let mut client = Running::start(lab.inside().raw_client(Via::V4));
+    client.write(&get(NOTICE));
+    client.close_stdin();
+    wait_until("the request arrives", || {
+        (!upstream.seen().is_empty()).then_some(())
+    });
+    let spotsim = Spotsim::attach(&lab, &[]);
+    assert!(!client.has_ended(), "attach was too slow for this test");
+    let finished = client.finish();
+    let text = finished.text();
+    assert_eq!(
+        finished.code,
+        0,
+        "{text}: {}{}",
+        finished.stderr,
+        spotsim.stderr()
+    );
+    assert!(
+        text.starts_with("HTTP/1.1 404 ") && text.ends_with("</html>\n"),
+        "{text}"
+    );
 }

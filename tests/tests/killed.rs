@@ -115,8 +115,11 @@ fn the_next_poll_reaches_the_upstream_and_nothing_is_left() {
         let seen = upstream.seen().len();
         spotsim.signal(Signal::SIGKILL);
         let killed = now_us();
-        wait_for_status(&poller, 404);
-        sleep(Duration::from_millis(300));
+        wait_until("some polls after the first that sees 404", || {
+            let polls = polls(&poller.stdout());
+            let first = polls.iter().position(|poll| poll.status == Some(404))?;
+            (polls.len() - first > 5).then_some(())
+        });
         let polls = polls(&poller.stop().text());
 
         let failed: Vec<&Poll> = polls.iter().filter(|poll| poll.error.is_some()).collect();
@@ -126,7 +129,6 @@ fn the_next_poll_reaches_the_upstream_and_nothing_is_left() {
             .position(|poll| poll.status == Some(404))
             .unwrap();
         let after = &polls[first..];
-        assert!(after.len() > 5, "{after:?}");
         assert!(
             after.iter().all(|poll| poll.status == Some(404)),
             "{after:?}"

@@ -81,7 +81,7 @@ fn ctrl_c_ends_it_at_once() {
     let spotsim = Spotsim::attach(&lab, &[]);
     assert_eq!(notice_at(&lab.inside()), spotsim.armed.instance_action());
     spotsim.signal(Signal::SIGINT);
-    let finished = spotsim.into_process().finish_within(Duration::from_secs(1));
+    let finished = spotsim.into_process().finish_within(Duration::from_secs(3));
     assert_eq!(finished.code, 0, "{}", finished.stderr);
     assert_eq!(
         finished.text().lines().count(),
@@ -97,11 +97,11 @@ fn it_detaches_by_itself_after_the_time_given() {
     let Some(lab) = Lab::new() else { return };
     let _upstream = Upstream::start(&lab, &[]);
     let _workload = lab.workload_process();
-    let given = patient(Duration::from_secs(1));
+    let given = patient(Duration::from_secs(3));
     let began = Instant::now();
     let spotsim = Spotsim::attach(&lab, &["--for", &format!("{}s", given.as_secs())]);
     assert_eq!(lab.inside().get(NOTICE).status(), 200);
-    let finished = spotsim.into_process().finish_within(Duration::from_secs(4));
+    let finished = spotsim.into_process().finish_within(Duration::from_secs(8));
     assert_eq!(finished.code, 0, "{}", finished.stderr);
     assert!(began.elapsed() > given, "{:?}", began.elapsed());
     assert_eq!(lab.inside().get(NOTICE).status(), 404);
@@ -112,8 +112,10 @@ fn a_namespace_that_appears_later_is_covered() {
     let Some(lab) = Lab::new() else { return };
     let _upstream = Upstream::start(&lab, &[]);
     let _workload = lab.workload_process();
-    let spotsim = Spotsim::attach(&lab, &[]);
+    let mut spotsim = Spotsim::attach(&lab, &[]);
+    let every = patient(Duration::from_millis(100)).as_millis().to_string();
     for round in 0..3 {
+        let from = spotsim.stderr().len();
         let later = NetNs::new();
         later.hold_imds_addresses();
         let name = format!("later-{round}");
@@ -121,7 +123,7 @@ fn a_namespace_that_appears_later_is_covered() {
         // As a container does, it starts below the target.
         let container = lab.target.child(&name);
         let mut command = lab.place(&later, &container).command(client());
-        command.args(["poll", "v4", NOTICE, "100"]);
+        command.args(["poll", "v4", NOTICE, &every]);
         let poller = Running::start(command);
         wait_until("a poll in the new namespace that sees the notice", || {
             poller.stdout().contains("\"status\":200").then_some(())
@@ -133,11 +135,8 @@ fn a_namespace_that_appears_later_is_covered() {
             .count();
         assert!(missed <= 1, "{polls}");
         if missed > 0 {
-            let stderr = spotsim.stderr();
-            assert!(
-                stderr.contains("missed: client["),
-                "the miss is reported by name: {stderr}"
-            );
+            // It is reported by name, once for each namespace.
+            spotsim.stderr_line("missed: client[", from);
         }
     }
 }
@@ -242,7 +241,9 @@ fn an_ipv6_loopback_that_comes_up_later() {
     let _workload = lab.workload_process();
     let mut spotsim = Spotsim::attach(&lab, &[]);
     assert_eq!(notice_at(&lab.inside()), spotsim.armed.instance_action());
-    assert_eq!(lab.inside().send(Via::V6, &get(NOTICE)).status(), 404);
+    // Its connection may be cut when its answer was read and its end was not.
+    let past = lab.inside().try_send(Via::V6, &get(NOTICE));
+    assert!(past.text().starts_with("HTTP/1.1 404 "), "{past:?}");
     spotsim.stderr_line("missed: client[", 0);
     lab.workload().ip("-6 addr add ::1/128 dev lo nodad");
     is_covered_after_a_miss(&lab, &spotsim, Via::V6);

@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
     process::Command,
     thread::sleep,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use nix::{
@@ -14,8 +14,8 @@ use nix::{
     unistd::Pid,
 };
 use tests::{
-    Armed, Lab, Place, Running, Spotsim, Upstream, attach_args, is_running, run, spotsim_binary,
-    wait_until,
+    Armed, Lab, Place, Running, Spotsim, Upstream, attach_args, is_running, patient, run,
+    spotsim_binary, wait_until,
 };
 
 const NOTICE: &str = "http://169.254.169.254/latest/meta-data/spot/instance-action";
@@ -335,16 +335,18 @@ fn it_detaches_by_itself_while_the_command_goes_on() {
     let _upstream = Upstream::start(&lab, &[]);
     let script = format!(
         "curl -s -o /dev/null -w '%{{http_code}}\\n' {NOTICE}
-         sleep 1.5
+         read line
          curl -s -o /dev/null -w '%{{http_code}}\\n' {NOTICE}
          exit 5"
     );
-    let started = Instant::now();
-    let options = ["--for", "1s", "--upstream", "real"];
-    let finished = run(spotsim_run(&lab, &options, &["sh", "-c", &script]), b"");
+    let given = format!("{}s", patient(Duration::from_secs(3)).as_secs());
+    let options = ["-v", "--for", &given, "--upstream", "real"];
+    let mut running = Running::start(spotsim_run(&lab, &options, &["sh", "-c", &script]));
+    running.stderr_line("the command goes on without a notice", 0);
+    running.write(b"\n");
+    let finished = running.finish();
     assert_eq!(finished.text(), "200\n404\n", "{}", finished.stderr);
     assert_eq!(finished.code, 5);
-    assert!(started.elapsed() > Duration::from_millis(1500));
 }
 
 #[test]

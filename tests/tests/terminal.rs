@@ -1,6 +1,8 @@
 //! spotsim in a terminal: Ctrl-C is the command's, and Ctrl-Z leaves nobody without an IMDS.
 
-use tests::{Lab, Running, attach_args, in_run_dir, spotsim_binary, wait_until};
+use std::time::Duration;
+
+use tests::{Lab, Running, attach_args, in_run_dir, patient, spotsim_binary, wait_until};
 
 const CTRL_C: &[u8] = b"\x03";
 const CTRL_Z: &[u8] = b"\x1a";
@@ -27,13 +29,22 @@ fn spotsim_run(lab: &Lab, command: &[&str]) -> String {
     spotsim(lab, &[&args, command].concat())
 }
 
+/// Seconds in which a key is pressed while a command still runs.
+fn a_while() -> u64 {
+    patient(Duration::from_secs(2)).as_secs()
+}
+
 #[test]
 fn ctrl_c_reaches_the_command_once() {
     let Some(lab) = Lab::bare() else { return };
-    // The shell waits for its background process, which ignores SIGINT, and hears each signal.
-    let command = r#"trap "echo got" INT; echo ready; sleep 1 &
-        while ! wait $!; do :; done; exit 5"#;
-    let script = format!("exec {}", spotsim_run(&lab, &["sh", "-c", command]));
+    // The shell waits for its background process, which says that it is ready when it ignores
+    // SIGINT, and hears each signal.
+    let command = format!(
+        r#"trap "echo got" INT; sh -c "echo ready; exec sleep {}" &
+        while ! wait $!; do :; done; exit 5"#,
+        a_while()
+    );
+    let script = format!("exec {}", spotsim_run(&lab, &["sh", "-c", &command]));
     let mut terminal = terminal(&lab, &script);
     terminal.stdout_line("ready", 0);
     terminal.write(CTRL_C);
@@ -65,7 +76,8 @@ fn ctrl_c_ends_a_command_in_a_process_group_of_its_own() {
 #[test]
 fn ctrl_z_suspends_a_run_until_fg() {
     let Some(lab) = Lab::bare() else { return };
-    let run = spotsim_run(&lab, &["sh", "-c", "echo ready; sleep 1; exit 5"]);
+    let command = format!("echo ready; sleep {}; exit 5", a_while());
+    let run = spotsim_run(&lab, &["sh", "-c", &command]);
     let script = format!("set -m; {run}; echo suspended; fg; echo ended with $?");
     let mut terminal = terminal(&lab, &script);
     terminal.stdout_line("ready", 0);

@@ -1,13 +1,12 @@
 //! When the upstream is slow, silent or gone: faked paths answer, the rest fails as it would
 //! without spotsim.
 
-use std::{
-    fs,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
-use tests::{Finished, Lab, Place, Running, Spotsim, Upstream, Via, client, get, run, wait_until};
+use tests::{
+    Finished, Held, Lab, Place, Running, Spotsim, Upstream, Via, client, get, run, wait_until,
+};
 
 const NOTICE: &str = "/latest/meta-data/spot/instance-action";
 const OTHER: &str = "/latest/meta-data/instance-id";
@@ -36,14 +35,24 @@ fn curl(place: &Place, path: &str, seconds: &str) -> Finished {
     run(place.command_line(curl), b"")
 }
 
-/// The notice is served within half a second, by curl's clock.
+/// The notice is served within half a second: the best of three, because other tests are running.
 fn notice_is_quick(lab: &Lab, spotsim: &Spotsim) {
+    const QUICK: Duration = Duration::from_millis(500);
+    let mut took = Vec::new();
+    while took.len() < 3 && took.last().is_none_or(|&last| last >= QUICK) {
+        took.push(time_of_the_notice(lab, spotsim));
+    }
+    assert!(took.iter().min() < Some(&QUICK), "the notice took {took:?}");
+}
+
+/// By curl's clock: from the start of its connect to the end of the answer.
+fn time_of_the_notice(lab: &Lab, spotsim: &Spotsim) -> Duration {
     let finished = curl(&lab.inside(), NOTICE, "5");
     let text = finished.expect("the notice");
     let (body, facts) = text.rsplit_once('\n').unwrap();
     assert_eq!(body, spotsim.armed.instance_action());
-    let seconds: f64 = facts.split_once(' ').unwrap().1.parse().unwrap();
-    assert!(seconds < 0.5, "the notice took {seconds} s");
+    let (_, seconds) = facts.split_once(' ').unwrap();
+    Duration::from_secs_f64(seconds.parse().unwrap())
 }
 
 #[test]
@@ -178,10 +187,9 @@ fn a_url_is_dialled_from_the_workloads_namespace() {
     );
 }
 
-/// How many descriptors a process has open.
-fn descriptors(process: &Running) -> usize {
-    let table = format!("/proc/{}/fd", process.pid());
-    fs::read_dir(table).unwrap().count()
+/// How many sockets a process has: what else it has open for a moment does not count.
+fn sockets(process: &Running) -> usize {
+    Held::by(process.pid()).unwrap().sockets
 }
 
 #[test]
@@ -190,8 +198,7 @@ fn clients_that_give_up_cost_nothing_any_more() {
     let Some(lab) = Lab::with_pod() else { return };
     let upstream = Upstream::start(&lab, &["--hang"]);
     let (_workload, spotsim) = attached(&lab, &["--upstream", "real"]);
-    // The thread that makes sockets in the pod keeps the namespace that it returns to.
-    let before = descriptors(&spotsim) + 1;
+    let before = sockets(&spotsim);
 
     let request = String::from_utf8(get(OTHER)).unwrap();
     let mut command = lab.inside().command(client());
@@ -201,7 +208,7 @@ fn clients_that_give_up_cost_nothing_any_more() {
         (upstream.seen().len() == CLIENTS).then_some(())
     });
     assert!(
-        descriptors(&spotsim) >= before + 2 * CLIENTS,
+        sockets(&spotsim) >= before + 2 * CLIENTS,
         "two connections for each"
     );
     let who = format!("client[{}] of user 0 in ", clients.pid());
@@ -209,10 +216,10 @@ fn clients_that_give_up_cost_nothing_any_more() {
     clients.finish();
     let gone = Instant::now();
     wait_until("the connections are closed", || {
-        (descriptors(&spotsim) <= before).then_some(())
+        (sockets(&spotsim) <= before).then_some(())
     });
     assert!(
-        gone.elapsed() < Duration::from_secs(3),
+        gone.elapsed() < Duration::from_secs(5),
         "{:?}",
         gone.elapsed()
     );

@@ -475,6 +475,10 @@ fn who_watches_is_told_whose_clock_it_is() {
     said(lab, &["trigger"]);
     tells(vec![(None, true)]);
 
+    let to_all = "Z spot/instance-action is {";
+    wait_until("the last change in text", || {
+        (text.stdout().matches(to_all).count() >= 2).then_some(())
+    });
     let text = text.stdout();
     for name in &names {
         let line = format!("Z {name}: spot/instance-action is {{");
@@ -482,11 +486,7 @@ fn who_watches_is_told_whose_clock_it_is() {
     }
     let taken_back = format!("Z {}: spot/instance-action is taken back\n", names[1]);
     assert!(text.contains(&taken_back), "{text}");
-    assert_eq!(
-        text.matches("Z spot/instance-action is {").count(),
-        2,
-        "{text}"
-    );
+    assert_eq!(text.matches(to_all).count(), 2, "{text}");
     assert!(
         text.contains("Z spot/instance-action is taken back\n"),
         "{text}"

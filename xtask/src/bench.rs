@@ -18,7 +18,8 @@ use crate::{
 /// the part that needs it.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Fail if a ratio is a quarter worse than in the committed baseline
+    /// Fail if a ratio is a quarter worse than in the committed baseline, and so when its part is
+    /// measured again
     #[arg(long)]
     check: bool,
 

@@ -26,7 +26,7 @@ use crate::{
     instance::{self, Saved},
     journal::Feed,
     netns::{Namespace, Owner},
-    responder::{BACKLOG, Exchange, Place, Responder, Visitor, Witness, serve},
+    responder::{BACKLOG, Exchange, Place, Responder, Spares, Visitor, Witness, serve},
 };
 
 #[derive(Args)]
@@ -95,6 +95,7 @@ async fn serve_at(listen: SocketAddr, options: &Options) -> Result<Exit> {
     let address = listener.local_addr()?;
     let place = Arc::new(Place {
         namespace: Namespace::current().context("cannot open the network namespace")?,
+        spares: Spares::default(),
         witness: Box::new(Visitors {
             count: AtomicU64::new(0),
             feed: feed.clone(),

@@ -160,7 +160,7 @@ impl Responder {
     ) -> Result<(Response<Body>, bool), NoAnswer> {
         let Self { upstream, .. } = self;
         let from = Origin {
-            namespace: &place.namespace,
+            place,
             owner: visitor.owner,
             listener: listener.ip(),
         };

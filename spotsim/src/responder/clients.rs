@@ -291,7 +291,7 @@ mod tests {
             clients.room().await;
             let asking = Arc::clone(&asking);
             clients.admit(async move |asked| {
-                sleep(TIME_TO_ASK / 2).await;
+                sleep(TIME_TO_ASK / 10).await;
                 asked.store(true, Ordering::Relaxed);
                 asking.fetch_add(1, Ordering::Relaxed);
                 std::future::pending().await
@@ -303,11 +303,17 @@ mod tests {
 
     #[tokio::test]
     async fn who_had_the_time_and_did_not_ask_gives_way() {
-        let mut clients = Clients::of(&Room::new(4, 4));
-        crowd(&mut clients, 4);
-        let soon = TIME_TO_ASK / 2;
-        assert!(timeout(soon, clients.room()).await.is_err());
-        assert!(timeout(TIME_TO_ASK, clients.room()).await.is_ok());
+        // On a busy machine the time may be over before it is looked at.
+        for _ in 0..3 {
+            let mut clients = Clients::of(&Room::new(4, 4));
+            crowd(&mut clients, 4);
+            let early = timeout(TIME_TO_ASK / 2, clients.room()).await.is_ok();
+            assert!(timeout(TIME_TO_ASK, clients.room()).await.is_ok());
+            if !early {
+                return;
+            }
+        }
+        panic!("they had no time to ask");
     }
 
     #[tokio::test]

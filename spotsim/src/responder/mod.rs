@@ -41,6 +41,7 @@ mod body;
 mod clients;
 mod exchange;
 mod path;
+mod spare;
 mod synthetic;
 mod token;
 mod upstream;
@@ -49,6 +50,7 @@ mod wire;
 pub use answer::Responder;
 pub use clients::{Clients, Room};
 pub use exchange::{Exchange, Outcome};
+pub use spare::Spares;
 pub use synthetic::{Mode, Synthetic};
 pub use upstream::{NoAnswer, Upstream};
 
@@ -100,6 +102,8 @@ static ROOM: LazyLock<Room> = LazyLock::new(|| {
 pub struct Place {
     /// Requests that are passed on leave from here.
     pub namespace: Namespace,
+    /// By these sockets.
+    pub spares: Spares,
     /// Knows the clients.
     pub witness: Box<dyn Witness>,
 }

@@ -20,12 +20,9 @@ use hyper_util::rt::TokioIo;
 use jiff::Timestamp;
 use log::debug;
 use spotsim_common::{IMDS_PORT, IMDS_V4, IMDS_V6};
-use tokio::{
-    net::{TcpSocket, TcpStream},
-    time::sleep,
-};
+use tokio::{net::TcpStream, time::sleep};
 
-use super::{MOST_HELD, body::Body, synthetic::Synthetic, wire};
+use super::{MOST_HELD, Place, body::Body, synthetic::Synthetic, wire};
 use crate::{
     instance::{Identity, Instance},
     netns::{Namespace, Owner},
@@ -77,7 +74,7 @@ impl std::error::Error for NoAnswer {}
 /// Whence a request came, and whence it goes on.
 #[derive(Clone, Copy)]
 pub struct Origin<'a> {
-    pub namespace: &'a Namespace,
+    pub place: &'a Place,
     /// Whose client asked.
     pub owner: Owner,
     /// The address at which it was taken for IMDS.
@@ -194,16 +191,15 @@ async fn forward(
     upstream: SocketAddr,
     request: Request<Incoming>,
 ) -> Result<Response<Body>, NoAnswer> {
-    let open = async || {
-        let socket = from.namespace.run_as(from.owner, move || match upstream {
-            SocketAddr::V4(_) => TcpSocket::new_v4(),
-            SocketAddr::V6(_) => TcpSocket::new_v6(),
-        });
-        socket.await?
-    };
+    let Place {
+        namespace, spares, ..
+    } = from.place;
     let connect = async {
         let socket = loop {
-            match open().await {
+            match spares
+                .socket(namespace, from.owner, upstream.is_ipv6())
+                .await
+            {
                 Err(error) if is_shortage(&error) => sleep(TRY_AGAIN).await,
                 outcome => break outcome?,
             }

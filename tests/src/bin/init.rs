@@ -52,7 +52,7 @@ const ENVIRONMENT: [(&str, &str); 6] = [
 ];
 
 /// After that something hangs, and will not end.
-const LONGEST: Duration = Duration::from_secs(240);
+const LONGEST: Duration = Duration::from_secs(540);
 
 fn main() -> ExitCode {
     if std::process::id() != 1 {

@@ -1,6 +1,6 @@
 //! The network of a target, cut by its cgroup.
 
-use std::{fs, path::PathBuf, thread::sleep, time::Duration};
+use std::{path::PathBuf, thread::sleep, time::Duration};
 
 use nix::sys::signal::Signal;
 use serde_json::Value;
@@ -190,21 +190,19 @@ fn its_imds_is_gone_and_costs_nothing() {
     let Some(lab) = Lab::new() else { return };
     let _workload = lab.workload_process();
     let attached = attach(&lab, "cut", &["--lead", "8s"]);
-    let fds = || {
-        fs::read_dir(format!("/proc/{}/fd", attached.pid()))
-            .unwrap()
-            .count()
-    };
+    let sockets = || tests::Held::by(attached.pid()).unwrap().sockets;
+    let before = sockets();
     let path = "/latest/meta-data/spot/instance-action";
     assert_eq!(lab.inside().get(path).status(), 200);
-    sleep(Duration::from_millis(200));
-    let before = fds();
+    wait_until("the connection is over", || {
+        (sockets() <= before).then_some(())
+    });
     // Connections on which nothing is asked.
     let idle: Vec<Held> = (0..6)
         .map(|_| Held::open(&lab.inside(), "169.254.169.254", "80"))
         .collect();
     wait_until("the connections are there", || {
-        (fds() >= before + 6).then_some(())
+        (sockets() >= before + 6).then_some(())
     });
     effect(&lab, "done");
     let url = format!("http://169.254.169.254{path}");
@@ -214,9 +212,8 @@ fn its_imds_is_gone_and_costs_nothing() {
         28,
         "curl's time-out"
     );
-    // The cut itself has two links.
     wait_until("the connections are given up", || {
-        (fds() <= before + 2).then_some(())
+        (sockets() <= before).then_some(())
     });
     drop(idle);
 }

@@ -30,7 +30,8 @@ fn who_ends_in_time_ends_by_itself_and_the_others_after_the_grace() {
     assert_eq!(stubborn.code, 128 + 9, "{}", stubborn.text());
     assert_eq!(stubborn.text().matches("got").count(), 1, "told once");
     let grace = got.elapsed();
-    assert!(grace > Duration::from_millis(900), "{grace:?}");
+    // On a busy machine it is seen a while later that it was told.
+    assert!(grace > Duration::from_millis(500), "{grace:?}");
     assert!(grace < Duration::from_secs(5), "{grace:?}");
     effect(&lab, "done");
     spotsim.stderr_line("SIGKILL after the grace, to ", 0);

@@ -106,8 +106,12 @@ fn ticks(ticker: &Running) -> bool {
 /// What `status` says of the effect on the only target, once it has begun and is in this state.
 fn effect(lab: &Lab, state: &str) -> Value {
     wait_until(&format!("the effect is {state}"), || {
-        let status = spotsim(lab, &["status", "it", "--json"]).expect("status");
-        let status: Value = serde_json::from_str(&status).unwrap();
+        let status = spotsim(lab, &["status", "it", "--json"]);
+        // On a busy machine there may be no answer in time.
+        if status.code != 0 {
+            return None;
+        }
+        let status: Value = serde_json::from_str(&status.text()).unwrap();
         let effect = status["targets"][0]["effect"].clone();
         (effect["state"] == state).then_some(effect)
     })

@@ -80,7 +80,7 @@ fn one_tier_comes_after_the_other() {
         node.pod("web-unready").label("tier", "web").start(),
     ];
     let pods = pods.each_ref();
-    let short = [("PT3M", "PT15S"), ("PT1M", "PT3S"), ("PT2M", "PT12S")];
+    let short = [("PT3M", "PT20S"), ("PT1M", "PT8S"), ("PT2M", "PT12S")];
     let text = changed("two-in-turn.yaml", &short);
     let mut run = run(&node, "two.yaml", &text, &["--allow-short"]);
     run.stdout_line("action settle: running", 0);

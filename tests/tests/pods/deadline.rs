@@ -7,7 +7,7 @@ use tests::{Node, Pod, Running, Spotsim, Upstream, in_run_dir, run, spotsim_bina
 
 use super::{NOTICE, sees};
 
-/// `attach` to a pod, with something to be done after a second or two.
+/// `attach` to a pod, with something to be done so late that the pod can be looked at before.
 fn attach(node: &Node, effect: &str) -> Running {
     let endpoint = node.endpoint();
     let args = [
@@ -18,7 +18,7 @@ fn attach(node: &Node, effect: &str) -> Running {
             "--upstream",
             "real",
             "--lead",
-            "2s",
+            "6s",
         ],
         &["--at-deadline", effect, "--yes", "--grace", "1s"]
             [..if effect == "term" { 5 } else { 3 }],
@@ -35,11 +35,15 @@ fn attach(node: &Node, effect: &str) -> Running {
 
 /// A pod that asks its IMDS all the time.
 fn asking<'node>(node: &'node Node, name: &str) -> Pod<'node> {
-    let args = ["get", "--each", "50", "--timeout", "300", NOTICE];
+    let args = ["get", "--each", "50", "--timeout", "1000", NOTICE];
     node.pod(name).args(&args).start()
 }
 
-/// Does it ask, and is it answered?
+/// Waits until it asks, and is answered.
+fn wait_until_answered(pod: &Pod) {
+    wait_until("a pod that is answered", || is_answered(pod).then_some(()));
+}
+
 fn is_answered(pod: &Pod) -> bool {
     let from = pod.main.stdout().len();
     sleep(Duration::from_millis(700));
@@ -47,9 +51,10 @@ fn is_answered(pod: &Pod) -> bool {
     asked.len() > from + 1 && asked[from + 1..].iter().all(|asked| asked.answer.is_ok())
 }
 
+/// Does it print nothing, not even that a request got no answer in time?
 fn is_silent(pod: &Pod) -> bool {
     let from = pod.main.stdout().len();
-    sleep(Duration::from_millis(700));
+    sleep(Duration::from_millis(1_500));
     pod.main.stdout().len() <= from
 }
 
@@ -70,7 +75,7 @@ fn one_is_ended_and_its_neighbour_is_not() {
                 .is_ok_and(|events| events.contains("populated 0"))
                 .then_some(())
         });
-        assert!(is_answered(&neighbour), "{effect}");
+        wait_until_answered(&neighbour);
         assert!(!sees(&neighbour), "{effect}");
         assert!(!spotsim.has_ended() || spotsim.stderr().contains("ended"));
     }
@@ -82,12 +87,12 @@ fn one_is_frozen_and_thawed_and_its_neighbour_never_notices() {
     let _upstream = Upstream::start(&node.lab, &[]);
     let [pod, neighbour] = ["web-0", "web-1"].map(|name| asking(&node, name));
     let spotsim = attach(&node, "freeze");
-    assert!(is_answered(&pod));
+    wait_until_answered(&pod);
     wait_until("it is frozen", || is_silent(&pod).then_some(()));
-    assert!(is_answered(&neighbour));
+    wait_until_answered(&neighbour);
     spotsim.signal(Signal::SIGTERM);
     assert_eq!(spotsim.finish().code, 0);
-    assert!(is_answered(&pod));
+    wait_until_answered(&pod);
     assert!(!sees(&pod));
 }
 
@@ -98,7 +103,7 @@ fn one_is_cut_off_and_its_neighbour_is_not() {
     let [pod, neighbour] = ["web-0", "web-1"].map(|name| asking(&node, name));
     for signal in [Signal::SIGTERM, Signal::SIGKILL] {
         let spotsim = attach(&node, "cut");
-        assert!(is_answered(&pod), "{signal}");
+        wait_until_answered(&pod);
         wait_until("its IMDS is gone", || {
             let asked = pod.main.asked();
             asked
@@ -106,12 +111,10 @@ fn one_is_cut_off_and_its_neighbour_is_not() {
                 .is_some_and(|asked| asked.answer.is_err())
                 .then_some(())
         });
-        assert!(is_answered(&neighbour), "{signal}");
+        wait_until_answered(&neighbour);
         spotsim.signal(signal);
         spotsim.finish();
-        wait_until("its IMDS is there again", || {
-            is_answered(&pod).then_some(())
-        });
+        wait_until_answered(&pod);
         assert!(!sees(&pod), "{signal}");
     }
 }

@@ -33,7 +33,10 @@ const TESTS: [Test; 11] = [
     whole("blocked"),
     whole("choose"),
     whole("container"),
-    whole("keepalive"),
+    Test {
+        name: "keepalive",
+        without: &[("an_answer_that_is_arriving_is_not_cut", SLOW)],
+    },
     whole("killed"),
     whole("lifecycle"),
     whole("run"),
@@ -64,7 +67,6 @@ const NO_KERNEL: &str = "it needs nothing of the kernel that other programs do n
 const RUNTIME: &str = "it needs a container runtime";
 #[cfg(test)]
 const CLIENTS: &str = "it needs Python or Node.js";
-#[cfg(test)]
 const SLOW: &str = "an emulated machine takes too long for it";
 
 /// The other programs of tests/tests.

@@ -339,6 +339,7 @@ mod tests {
         *,
     };
 
+    /// For one that answers nothing but the first question, or not even that.
     const QUICK: Limits = Limits {
         first: Duration::from_millis(300),
         call: Duration::from_millis(300),
@@ -377,7 +378,11 @@ mod tests {
     }
 
     async fn refused(place: &Place) -> RuntimeError {
-        let Err(error) = Runtime::at(place.socket.clone(), QUICK).await else {
+        refused_within(place, LIMITS).await
+    }
+
+    async fn refused_within(place: &Place, limits: Limits) -> RuntimeError {
+        let Err(error) = Runtime::at(place.socket.clone(), limits).await else {
             panic!("that is a runtime");
         };
         let text = error.to_string();
@@ -620,7 +625,11 @@ mod tests {
             path::VERSION => version("cri-o", "1.28.1"),
             _ => Reply::never(),
         });
-        let runtime = Runtime::at(place.socket.clone(), QUICK).await.unwrap();
+        let limits = Limits {
+            first: LIMITS.first,
+            ..QUICK
+        };
+        let runtime = Runtime::at(place.socket.clone(), limits).await.unwrap();
         let error = runtime.pods().await.unwrap_err();
         assert!(
             matches!(error, RuntimeError::Unavailable { .. }),
@@ -651,7 +660,7 @@ mod tests {
     async fn a_runtime_that_ends_and_comes_back() {
         let place = Place::new();
         let fake = of_pods(&place, vec![named("a")]);
-        let runtime = Runtime::at(place.socket.clone(), QUICK).await.unwrap();
+        let runtime = Runtime::at(place.socket.clone(), LIMITS).await.unwrap();
         assert_eq!(runtime.pods().await.unwrap()[0].id, "a");
         fake.stop().await;
         for _ in 0..3 {
@@ -708,7 +717,7 @@ mod tests {
                 }
             }
         });
-        let runtime = Runtime::at(place.socket.clone(), QUICK).await.unwrap();
+        let runtime = Runtime::at(place.socket.clone(), LIMITS).await.unwrap();
         for id in ["gone", "empty"] {
             assert_eq!(runtime.sandbox(id).await.unwrap(), None);
             assert_eq!(runtime.container(id).await.unwrap(), None);
@@ -724,7 +733,7 @@ mod tests {
     async fn a_runtime_of_an_odd_name() {
         let place = Place::new();
         let _fake = Fake::start(&place, |_, _| version(&"\n\u{1b}[31m".repeat(1_000), ""));
-        let runtime = Runtime::at(place.socket.clone(), QUICK).await.unwrap();
+        let runtime = Runtime::at(place.socket.clone(), LIMITS).await.unwrap();
         let name = runtime.name();
         assert!(
             name.len() < 3_000 && !name.contains(char::is_control),
@@ -751,7 +760,7 @@ mod tests {
     async fn one_who_hangs() {
         let place = Place::new();
         let fake = Fake::saying(&place, b"", false);
-        let error = refused(&place).await;
+        let error = refused_within(&place, QUICK).await;
         assert_eq!(fake.connections(), 1, "it is waited for once");
         assert!(
             matches!(error, RuntimeError::Unavailable { .. }),

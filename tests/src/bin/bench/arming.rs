@@ -52,18 +52,23 @@ pub fn measure(check: impl Fn()) -> Option<Section> {
     let lab = Lab::bare()?;
     let most = COUNTS.map(|(count, _)| count).into_iter().max();
     let sandboxes = lab.sandboxes(&lab.target, most.unwrap_or_default());
-    let count = |(targets, rounds)| {
-        // The first one found caches cold.
-        let mut rounds: Vec<_> = (0..=rounds)
-            .map(|_| {
-                check();
-                round_of(&lab, &sandboxes[..targets])
-            })
-            .collect();
-        rounds.remove(0);
-        Found { targets, rounds }
-    };
-    Some(section(&COUNTS.map(count)))
+    let mut found = COUNTS.map(|(targets, _)| Found {
+        targets,
+        rounds: Vec::new(),
+    });
+    let longest = COUNTS.map(|(_, rounds)| rounds).into_iter().max();
+    // In turns. The first ones find caches cold.
+    for round in 0..=longest.unwrap_or_default() {
+        let taking_part = COUNTS.iter().zip(&mut found);
+        for ((targets, _), found) in taking_part.filter(|((_, rounds), _)| round <= *rounds) {
+            check();
+            let took = round_of(&lab, &sandboxes[..*targets]);
+            if round > 0 {
+                found.rounds.push(took);
+            }
+        }
+    }
+    Some(section(&found))
 }
 
 /// A child that is killed when dropped.
@@ -151,7 +156,8 @@ fn section(found: &[Found; 4]) -> Section {
         ),
         Goal::new("under 20 KB a target", format!("{each:.1} KB"), each < 20.0),
     ];
-    let ratio = hundred.spread(|round| round.armed / armed(one).median);
+    let rounds = hundred.rounds.iter().zip(&one.rounds);
+    let ratio = Spread::of(rounds.map(|(hundred, one)| hundred.armed / one.armed));
     let figures: Map<_, _> = found
         .iter()
         .map(|found| {

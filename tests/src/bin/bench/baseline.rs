@@ -2,7 +2,7 @@
 //!
 //! Times depend on the machine, and ratios of things that were measured side by side much less.
 
-use std::{fs, path::Path};
+use std::{fmt, fs, path::Path};
 
 use serde_json::{Map, Value, json};
 
@@ -40,27 +40,49 @@ impl Baseline {
         all.into()
     }
 
-    /// What is worse than it was, in words. A ratio that the baseline lacks is worse too.
-    pub fn regressions(&self, sections: &[Section]) -> Vec<String> {
+    /// What is worse than it was. A ratio that the baseline lacks is worse too.
+    pub fn regressions(&self, sections: &[Section]) -> Vec<Regression> {
         let Self(baseline) = self;
         let judge = |section: &Section, Ratio { name, spread }: &Ratio| {
-            let now = spread.median;
-            match baseline[section.name][*name].as_f64() {
-                Some(before) if now <= before * TOLERANCE => None,
-                Some(before) => Some(format!(
-                    "{}, {name}: {}, and {} in the baseline",
-                    section.name,
-                    times(now),
-                    times(before)
-                )),
-                None => Some(format!("{}, {name}: not in the baseline", section.name)),
-            }
+            let before = baseline[section.name][*name].as_f64();
+            let good = before.is_some_and(|before| spread.median <= before * TOLERANCE);
+            (!good).then_some(Regression {
+                section: section.name,
+                ratio: name,
+                before,
+                now: spread.median,
+            })
         };
         let all = sections.iter().flat_map(|section| {
             let ratios = section.ratios.iter();
             ratios.filter_map(move |ratio| judge(section, ratio))
         });
         all.collect()
+    }
+}
+
+/// A ratio that has become worse.
+#[derive(Clone, Copy, Debug)]
+pub struct Regression {
+    pub section: &'static str,
+    pub ratio: &'static str,
+    before: Option<f64>,
+    now: f64,
+}
+
+impl fmt::Display for Regression {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            section,
+            ratio,
+            before,
+            now,
+        } = self;
+        write!(f, "{section}, {ratio}: ")?;
+        match before {
+            Some(before) => write!(f, "{}, and {} in the baseline", times(*now), times(*before)),
+            None => f.write_str("not in the baseline"),
+        }
     }
 }
 
@@ -86,13 +108,18 @@ mod tests {
         }
     }
 
+    fn told(baseline: &Baseline, ratio: f64) -> Vec<String> {
+        let regressions = baseline.regressions(&[section(ratio)]);
+        regressions.iter().map(Regression::to_string).collect()
+    }
+
     #[test]
     fn a_quarter_more_is_tolerated() {
         let baseline = Baseline(Baseline::of(&[section(2.0)]));
-        assert_eq!(baseline.regressions(&[section(2.5)]), [""; 0]);
-        assert_eq!(baseline.regressions(&[section(0.5)]), [""; 0]);
+        assert_eq!(told(&baseline, 2.5), [""; 0]);
+        assert_eq!(told(&baseline, 0.5), [""; 0]);
         assert_eq!(
-            baseline.regressions(&[section(2.6)]),
+            told(&baseline, 2.6),
             ["request, faked to direct: 2.60×, and 2.00× in the baseline"]
         );
     }
@@ -101,7 +128,7 @@ mod tests {
     fn what_is_not_in_the_baseline_is_no_success() {
         let baseline = Baseline(json!({}));
         assert_eq!(
-            baseline.regressions(&[section(1.0)]),
+            told(&baseline, 1.0),
             ["request, faked to direct: not in the baseline"]
         );
     }

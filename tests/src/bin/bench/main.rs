@@ -29,7 +29,12 @@ use clap::{Parser, ValueEnum};
 use serde_json::{Map, Value, json};
 use tests::Interrupted;
 
-use crate::{baseline::Baseline, chart::Chart, section::Section, ways::Ways};
+use crate::{
+    baseline::{Baseline, Regression},
+    chart::Chart,
+    section::Section,
+    ways::Ways,
+};
 
 #[derive(Parser)]
 struct Cli {
@@ -37,7 +42,7 @@ struct Cli {
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
 
-    /// Compare the ratios with those of this file, and fail if one has become a quarter worse
+    /// Compare the ratios with those of this file, and fail if one has become a quarter worse, twice
     #[arg(long, value_name = "FILE")]
     check: Option<PathBuf>,
 
@@ -52,6 +57,19 @@ enum Part {
     Throughput,
     Arming,
     Trigger,
+}
+
+impl Part {
+    /// That of its section, too.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Kernel => "kernel",
+            Self::Request => "request",
+            Self::Throughput => "throughput",
+            Self::Arming => "arming",
+            Self::Trigger => "trigger",
+        }
+    }
 }
 
 fn main() -> ExitCode {
@@ -81,15 +99,37 @@ fn run(cli: &Cli) -> ExitCode {
     let Some(check) = check else {
         return ExitCode::SUCCESS;
     };
-    let regressions = Baseline::read(check).regressions(&sections);
-    for regression in &regressions {
-        println!("  WORSE   {regression}");
+    let baseline = Baseline::read(check);
+    let mut worse = baseline.regressions(&sections);
+    show(&worse);
+    if !worse.is_empty() {
+        // A machine that had something else to do has not each time; what is slower is.
+        println!("\nmeasured again:");
+        let has_worse = |part: &Part| worse.iter().any(|worse| worse.section == part.name());
+        let parts = Part::value_variants().iter().copied().filter(has_worse);
+        let parts: Vec<_> = parts.collect();
+        let Some((sections, _)) = measure(&parts, || interrupted.check()) else {
+            return ExitCode::FAILURE;
+        };
+        let again = baseline.regressions(&sections);
+        worse.retain(|before| {
+            again
+                .iter()
+                .any(|again| (again.section, again.ratio) == (before.section, before.ratio))
+        });
+        show(&worse);
     }
-    if regressions.is_empty() {
+    if worse.is_empty() {
         println!("\nno ratio is a quarter worse than in {}", check.display());
         return ExitCode::SUCCESS;
     }
     ExitCode::FAILURE
+}
+
+fn show(worse: &[Regression]) {
+    for regression in worse {
+        println!("  WORSE   {regression}");
+    }
 }
 
 /// `None` where nothing can be measured, with the reason printed.

@@ -42,9 +42,9 @@ pub struct Account {
 }
 
 impl Account {
-    /// Of one that has just been armed, when it holds the same for a second.
+    /// Of one that has just been armed, when it holds the same for half a second.
     pub fn open(world: &World, asked: &Interrupted) -> Self {
-        const SAME: Duration = Duration::from_secs(1);
+        const SAME: Duration = Duration::from_millis(500);
         let pid = world.spotsim_pid();
         let look = || Held::by(pid).expect("spotsim runs");
         let held = world.quietly(|| {

@@ -5,12 +5,13 @@
 //! where that is known, and stays the same from one request to the next (its `Date` too).
 //!
 //! `upstream --log FILE --listen ADDRESS… [--hang] [--reset] [--garbage] [--delay-ms N]
-//! [--hop-limit N] [--http10] [--show-peer] [--keep-alive] [--whole-requests] [--require-v2]
-//! [--off] [--recording FILE]` prints `listening at ADDRESS…` once it does. `FILE` gets one JSON
-//! line for each request, before it is answered: `{"peer": "IP:PORT", "connection": 1, "head":
-//! "…"}`, where each byte of the head is the character of the same number. With `--show-peer` each
-//! answer has a header `X-Peer: IP:PORT`: the client's own socket, if nobody stands between. A
-//! recording is a tree of documents instead of the small one that it has by itself.
+//! [--piecemeal-ms N] [--hop-limit N] [--http10] [--show-peer] [--keep-alive] [--whole-requests]
+//! [--require-v2] [--off] [--recording FILE]` prints `listening at ADDRESS…` once it does. `FILE`
+//! gets one JSON line for each request, before it is answered: `{"peer": "IP:PORT", "connection":
+//! 1, "head": "…"}`, where each byte of the head is the character of the same number. With
+//! `--show-peer` each answer has a header `X-Peer: IP:PORT`: the client's own socket, if nobody
+//! stands between. A recording is a tree of documents instead of the small one that it has by
+//! itself.
 
 mod answers;
 mod recording;
@@ -55,6 +56,8 @@ struct Upstream {
     garbage: bool,
     show_peer: bool,
     delay: Duration,
+    /// Between two pieces of an answer, of a byte each.
+    piecemeal: Option<Duration>,
     /// In how many hops an answer must be at its client's.
     hop_limit: Option<u8>,
     http10: bool,
@@ -86,6 +89,7 @@ fn main() {
         garbage: false,
         show_peer: false,
         delay: Duration::ZERO,
+        piecemeal: None,
         hop_limit: None,
         http10: false,
         keep_alive: false,
@@ -113,6 +117,9 @@ fn main() {
             "--garbage" => upstream.garbage = true,
             "--show-peer" => upstream.show_peer = true,
             "--delay-ms" => upstream.delay = Duration::from_millis(value().parse().unwrap()),
+            "--piecemeal-ms" => {
+                upstream.piecemeal = Some(Duration::from_millis(value().parse().unwrap()));
+            }
             "--hop-limit" => upstream.hop_limit = Some(value().parse().unwrap()),
             "--http10" => upstream.http10 = true,
             "--keep-alive" => upstream.keep_alive = true,
@@ -223,7 +230,13 @@ impl Upstream {
         if request.method != "HEAD" {
             bytes.extend_from_slice(&answer.body);
         }
-        stream.write_all(&bytes)
+        let Some(pause) = self.piecemeal else {
+            return stream.write_all(&bytes);
+        };
+        bytes.chunks(1).try_for_each(|piece| {
+            thread::sleep(pause);
+            stream.write_all(piece)
+        })
     }
 }
 

@@ -42,9 +42,14 @@ pub fn make_room() {
 }
 
 /// How many connections all listeners together may have at a time. With a second one each, to the
-/// upstream, they take half of what links leave; the other half is for listeners.
+/// upstream, they take half of what links leave; the other half is for listeners, but for [`spares`].
 pub fn connections() -> usize {
     (links_from() as usize / 4).max(16)
+}
+
+/// How many sockets may be there that no connection needs yet: an eighth of what connections have.
+pub fn spares() -> usize {
+    connections() / 8
 }
 
 /// Makes sure that a listener's descriptor lies below those of links.

@@ -23,7 +23,7 @@ use crate::{
     journal::{Attendant, Feed, Journal},
     netns::{self, Namespace},
     responder::{BACKLOG, Place, Responder, Spares, serve},
-    sock_diag::{Cut, SockDiag},
+    sock_diag::{Cut, QUIET, SockDiag, TICKS},
     target::{Follower, Target, VACANT, Watch},
 };
 
@@ -35,6 +35,10 @@ const LOOK_AGAIN: (Duration, Duration) = (Duration::from_millis(5), Duration::fr
 
 /// After a look, so many times as long as it took without another.
 const LOOKS_ARE_RARE: u32 = 9;
+
+/// For so long a connection to IMDS is cut only where nothing comes any more: one that is asked on
+/// again and again would never be.
+const MOST_PATIENT: Duration = Duration::from_secs(5);
 
 /// Reported misses that are remembered, so that none is reported each time.
 const MOST_REMEMBERED: usize = 4_096;
@@ -93,8 +97,8 @@ struct Serving {
     place: Arc<Place>,
     ports: Ports,
     sock_diag: Arc<Mutex<SockDiag>>,
-    /// Whether connections to the real IMDS may be open that are to be cut.
-    uncut: bool,
+    /// Since when connections to the real IMDS may be open that are to be cut.
+    uncut: Option<Instant>,
     /// Whether it stays when no process of a target is in it.
     kept: bool,
     /// The targets, by their ids, that had processes in it when it was last looked at.
@@ -345,7 +349,7 @@ impl Interception {
             for id in seen {
                 if let Some(serving) = self.places.get_mut(&id) {
                     // Of a namespace that others are in, only theirs were cut.
-                    serving.uncut = true;
+                    serving.uncut = Some(Instant::now());
                     serving.users.insert(target);
                     serving.vacant_since = None;
                 }
@@ -542,7 +546,7 @@ impl Interception {
             }),
             ports: Ports { v4_be: 0, v6_be: 0 },
             sock_diag,
-            uncut: true,
+            uncut: Some(Instant::now()),
             // Our own namespace is there anyway, and where the next process will most likely be.
             kept: kept || id == self.own.id(),
             users: HashSet::new(),
@@ -567,7 +571,8 @@ impl Interception {
     /// are looked at again.
     fn cut_old_connections(&mut self) {
         // Before the programs are attached, a client that was cut would come back past us.
-        if self.attached.is_empty() || !self.places.values().any(|serving| serving.uncut) {
+        if self.attached.is_empty() || !self.places.values().any(|serving| serving.uncut.is_some())
+        {
             return;
         }
         let targets: HashSet<u64> = self
@@ -575,15 +580,21 @@ impl Interception {
             .iter()
             .flat_map(|attached| attached.target.cgroup.ids().into_keys())
             .collect();
-        for (id, serving) in self.places.iter_mut().filter(|(_, serving)| serving.uncut) {
+        for (id, serving) in &mut self.places {
+            let Some(since) = serving.uncut.take() else {
+                continue;
+            };
+            let quiet = match since.elapsed() < MOST_PATIENT {
+                true => QUIET,
+                false => TICKS,
+            };
             let mut sock_diag = serving
                 .sock_diag
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner);
-            serving.uncut = false;
-            match sock_diag.destroy_imds_connections(|cgroup| targets.contains(&cgroup)) {
+            match sock_diag.destroy_imds_connections(|cgroup| targets.contains(&cgroup), quiet) {
                 Ok(Cut { destroyed, waiting }) => {
-                    serving.uncut = waiting > 0;
+                    serving.uncut = (waiting > 0).then_some(since);
                     if destroyed > 0 {
                         info!("cut {destroyed} connections to IMDS that were open before");
                     }
@@ -639,7 +650,7 @@ impl Interception {
             .values_mut()
             .find(|serving| serving.cookie == cookie)
         {
-            serving.uncut = true;
+            serving.uncut = Some(Instant::now());
             if serving.ports.v6_be == 0
                 && let Some(v6) = open_loopback6(&serving.place.namespace)?
             {

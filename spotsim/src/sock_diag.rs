@@ -12,6 +12,7 @@ use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
     ops::ControlFlow,
     os::fd::{AsRawFd as _, OwnedFd},
+    time::Duration,
 };
 
 use netlink_packet_core::{
@@ -61,9 +62,14 @@ const CAN_SEND: StateFlags = StateFlags::ESTABLISHED
     .union(StateFlags::SYN_SENT)
     .union(StateFlags::CLOSE_WAIT);
 
-/// A connection over which nothing has come for so long has nothing more to come: an answer that
-/// is arriving is not broken off. In milliseconds, as the kernel counts.
-const QUIET: u32 = 100;
+/// While something comes over a connection, more may follow. It is taken for quiet when nothing did
+/// for longer than TCP waits before it sends something again (`TCP_RTO_MIN` in the kernel's
+/// `include/net/tcp.h`, 200 ms).
+pub const QUIET: Duration = Duration::from_millis(250);
+
+/// Of two things that happened within so long the kernel's clock, which ticks every 1 to 10 ms, does
+/// not tell which was first.
+pub const TICKS: Duration = Duration::from_millis(20);
 
 /// A view of the TCP sockets of one network namespace: the one that the calling thread was in
 /// when it opened this, wherever it is used.
@@ -222,21 +228,22 @@ impl SockDiag {
 
     /// Destroys the TCP connections to IMDS of those sockets for whose cgroup id (the inode
     /// number of its directory) `is_target` holds. Their owners see `ECONNABORTED`, and a new
-    /// connection is made the usual way. One that waits for the rest of an answer is spared, and
-    /// counted.
+    /// connection is made the usual way. One that waits for an answer, or was not `quiet` for so
+    /// long, is spared and counted.
     ///
     /// A socket belongs to the cgroup that its owner was in when it made the socket, the one
     /// that decides which programs a connection meets.
     pub fn destroy_imds_connections(
         &mut self,
         is_target: impl Fn(u64) -> bool,
+        quiet: Duration,
     ) -> Result<Cut, DestroyError> {
         let mut targets = Vec::new();
         let mut unattributed = 0;
         let (mut destroyed, mut waiting) = (0, 0);
         self.each_to_imds(|id, cgroup, traffic| match cgroup {
             Some(cgroup) if !is_target(cgroup) => {}
-            Some(_) if traffic.waits() => waiting += 1,
+            Some(_) if traffic.waits(quiet) => waiting += 1,
             Some(_) => targets.push(id),
             None => unattributed += 1,
         })?;
@@ -520,15 +527,16 @@ impl Traffic {
         })
     }
 
-    /// Whether an answer is to come: none came yet, none since the last data was sent, or one is
-    /// arriving.
-    fn waits(self) -> bool {
+    /// Whether something is to come: no answer came yet, none since the last data was sent, or one
+    /// may still be arriving.
+    fn waits(self, quiet: Duration) -> bool {
         let Self {
             sent,
             received,
             bytes_received,
         } = self;
-        bytes_received == 0 || sent < received || received < QUIET
+        let received_ago = Duration::from_millis(received.into());
+        bytes_received == 0 || sent < received || received_ago < quiet
     }
 }
 
@@ -714,6 +722,29 @@ mod tests {
         });
         dumped.unwrap();
         assert_eq!(clients, HashMap::from([(AF_INET, 200), (AF_INET6, 400)]));
+    }
+
+    #[test]
+    fn what_waits_is_told_by_its_traffic() {
+        for (sent, received, bytes_received, waits) in [
+            // Nothing was asked yet, or is not answered.
+            (0, 0, 0, true),
+            (5_000, 5_000, 0, true),
+            (5_000, 8_000, 100, true),
+            // An answer is arriving.
+            (900, 0, 100, true),
+            (900, 249, 100, true),
+            // All of it has come.
+            (900, 250, 100, false),
+            (5_000, 5_000, 100, false),
+        ] {
+            let traffic = Traffic {
+                sent,
+                received,
+                bytes_received,
+            };
+            assert_eq!(traffic.waits(QUIET), waits, "{traffic:?}");
+        }
     }
 
     #[test]

@@ -97,10 +97,10 @@ fn quick_to_arm_and_small_in_memory() {
         took.sort();
         took[2]
     };
-    // What else the machine does can only add to it, and most of that is over within a minute.
-    let until = Instant::now() + Duration::from_secs(60);
+    // What else the machine does can only add to it, and most of that is over after some seconds.
     let mut series = vec![median_of_5()];
-    while series.iter().all(|&median| median >= LIMIT) && Instant::now() < until {
+    while series.iter().all(|&median| median >= LIMIT) && series.len() < 12 {
+        sleep(Duration::from_secs(1));
         series.push(median_of_5());
     }
     let median = *series.iter().min().unwrap();

@@ -68,7 +68,7 @@ fn is_cut(lab: Option<Lab>, via: Via) {
     );
 
     // One on which something has just come is looked at again a moment later.
-    thread::sleep(Duration::from_millis(200));
+    thread::sleep(Duration::from_millis(400));
     let spotsim = Spotsim::attach(&lab, &[]);
     let answer = inside.ask(NOTICE);
     assert_eq!(answer["status"], 200, "{answer}\n{}", spotsim.stderr());
@@ -175,5 +175,26 @@ fn an_answer_that_is_arriving_is_not_cut() {
     assert!(
         text.starts_with("HTTP/1.1 404 ") && text.ends_with("</html>\n"),
         "{text}"
+    );
+}
+
+/// Nor can one who asks all the time on the same connection keep it.
+#[test]
+fn a_connection_that_is_never_quiet_is_cut_in_the_end() {
+    let Some(lab) = Lab::new() else { return };
+    let _upstream = Upstream::start(&lab, &["--keep-alive"]);
+    let mut session = Session::start(&lab.inside(), Via::V4);
+    session.ask(NOTICE);
+    let spotsim = Spotsim::attach(&lab, &[]);
+    let answer = wait_until("the notice", || {
+        thread::sleep(Duration::from_millis(50));
+        let answer = session.ask(NOTICE);
+        (answer["status"] == 200).then_some(answer)
+    });
+    assert_eq!(
+        answer["reconnected"],
+        true,
+        "{answer}\n{}",
+        spotsim.stderr()
     );
 }

@@ -10,7 +10,7 @@ use std::{
 
 use nix::sys::resource::{Resource, getrlimit};
 use tests::{
-    Finished, Lab, Place, Running, Scratch, Spotsim, Upstream, Via, client, run, say,
+    Finished, Held, Lab, Place, Running, Scratch, Spotsim, Upstream, Via, client, run, say,
     spotsim_binary, wait_until, with_descriptors,
 };
 
@@ -312,4 +312,29 @@ fn as_many_connections_as_a_listener_can_have() {
     crowd.loses(&[]);
     assert_eq!(place.get("/latest/meta-data/instance-id").status(), 200);
     crowd.loses(&[0]);
+}
+
+/// Who asks often from another namespace has sockets made before they are needed, but no more than a
+/// few.
+#[test]
+fn spare_sockets_are_few_where_descriptors_are() {
+    const CLIENTS: usize = 16;
+    const SPARES: usize = 4;
+    let Some(lab) = Lab::with_pod() else { return };
+    let upstream = Upstream::start(&lab, &["--hang"]);
+    let _workload = lab.workload_process();
+    let spotsim = armed(Spotsim::limited(&lab, FEW, &["--upstream", "real"]));
+    let sockets = || Held::by(spotsim.pid()).unwrap().sockets;
+    let before = sockets();
+    let next = |number| {
+        let client = Crowd::of(lab.inside().command(client()), "v4", 1, ASKED);
+        wait_until("its request at the upstream", || {
+            (upstream.seen().len() == number).then_some(())
+        });
+        client
+    };
+    let _clients: Vec<_> = (1..=CLIENTS).map(next).collect();
+    let taken = sockets() - before;
+    let expected = 2 * CLIENTS..=2 * CLIENTS + SPARES;
+    assert!(expected.contains(&taken), "{taken}");
 }

@@ -46,17 +46,20 @@ fn a_pod_made_anew(node: Option<Node>) {
     let mut spotsim = attach(&node, &["--selector", "app in (web)"]);
     wait_until("the notice", || sees(&pod).then_some(()));
     let mut pod = Some(pod);
-    let mut covered = 0;
-    for _ in 0..TIMES {
-        let from = spotsim.stderr().len();
-        pod.take().unwrap().remove();
-        spotsim.stderr_line("pod default/web-0", from);
-        let new = asking(&node, "web-0").start();
-        covered += usize::from(covered_or_reported(&new, &mut spotsim, from));
-        pod = Some(new);
-    }
-    // To be reported is for the rare case, of which a busy machine may have several.
-    assert!(covered > 0, "{}", spotsim.stderr());
+    let mut mostly_covered = || {
+        let mut covered = 0;
+        for _ in 0..TIMES {
+            let from = spotsim.stderr().len();
+            pod.take().unwrap().remove();
+            spotsim.stderr_line("pod default/web-0", from);
+            let new = asking(&node, "web-0").start();
+            covered += usize::from(covered_or_reported(&new, &mut spotsim, from));
+            pod = Some(new);
+        }
+        covered > TIMES / 2
+    };
+    // To be reported is for the rare case, of which a busy machine may have several in a row.
+    assert!((0..3).any(|_| mostly_covered()), "{}", spotsim.stderr());
 }
 
 #[test]
@@ -195,7 +198,8 @@ fn what_comes_beneath_a_cgroup_above_pods_is_covered() {
         // On a busy machine it may ask before anybody listens where it is.
         match first_status(&pod) {
             200 => covered += 1,
-            _ => is_told_of(&pod, &mut spotsim, from),
+            404 => is_told_of(&pod, &mut spotsim, from),
+            other => panic!("{name}: {other}\n{}", spotsim.stderr()),
         }
         wait_until("the notice", || sees(&pod).then_some(()));
         pod.remove();

@@ -57,10 +57,17 @@ pub fn measure(check: impl Fn()) -> Option<Section> {
         rounds: Vec::new(),
     });
     let longest = COUNTS.map(|(_, rounds)| rounds).into_iter().max();
-    // In turns. The first ones find caches cold.
+    // In turns, there and back, so that none always comes after the same one. The first ones find
+    // caches cold.
     for round in 0..=longest.unwrap_or_default() {
-        let taking_part = COUNTS.iter().zip(&mut found);
-        for ((targets, _), found) in taking_part.filter(|((_, rounds), _)| round <= *rounds) {
+        let mut turns: Vec<_> = COUNTS.iter().zip(&mut found).collect();
+        if round % 2 == 1 {
+            turns.reverse();
+        }
+        for ((targets, rounds), found) in turns {
+            if round > *rounds {
+                continue;
+            }
             check();
             let took = round_of(&lab, &sandboxes[..*targets]);
             if round > 0 {

@@ -70,6 +70,13 @@ pub struct Regression {
     now: f64,
 }
 
+impl Regression {
+    /// Whether both are of the same ratio.
+    pub fn is_of(&self, other: &Self) -> bool {
+        (self.section, self.ratio) == (other.section, other.ratio)
+    }
+}
+
 impl fmt::Display for Regression {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self {

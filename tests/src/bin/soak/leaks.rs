@@ -45,9 +45,12 @@ impl Account {
     /// Of one that has just been armed, when it holds the same for half a second.
     pub fn open(world: &World, asked: &Interrupted) -> Self {
         const SAME: Duration = Duration::from_millis(500);
+        // Sockets that were made before they are needed are closed by then.
+        const RESTED: Duration = Duration::from_secs(3);
         let pid = world.spotsim_pid();
         let look = || Held::by(pid).expect("spotsim runs");
         let held = world.quietly(|| {
+            sleep(RESTED);
             let (mut held, mut since) = (look(), Instant::now());
             while since.elapsed() < SAME && !asked.is_set() {
                 sleep(LOOK);

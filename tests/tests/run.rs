@@ -339,7 +339,8 @@ fn it_detaches_by_itself_while_the_command_goes_on() {
          curl -s -o /dev/null -w '%{{http_code}}\\n' {NOTICE}
          exit 5"
     );
-    let given = format!("{}s", patient(Duration::from_secs(3)).as_secs());
+    let given = patient(Duration::from_secs(1)).max(Duration::from_secs(3));
+    let given = format!("{}s", given.as_secs());
     let options = ["-v", "--for", &given, "--upstream", "real"];
     let mut running = Running::start(spotsim_run(&lab, &options, &["sh", "-c", &script]));
     running.stderr_line("the command goes on without a notice", 0);

@@ -255,7 +255,7 @@ fn a_pods_network_is_cut_until_spotsim_ends() {
     // A server beside the pod, which all reach over loopback.
     lab.node.hold_imds_addresses();
     let _upstream = tests::Upstream::start(lab, &[]);
-    let limit = patient(Duration::from_secs(2)).as_secs().to_string();
+    let limit = patient(Duration::from_secs(1)).as_secs().max(2).to_string();
     let reaches = |cgroup: &Cgroup| {
         let url = "http://[fd00:ec2::254]/latest/meta-data/instance-id";
         let place = kubelet.place(cgroup);

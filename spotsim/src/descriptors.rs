@@ -42,7 +42,8 @@ pub fn make_room() {
 }
 
 /// How many connections all listeners together may have at a time. With a second one each, to the
-/// upstream, they take half of what links leave; the other half is for listeners, but for [`spares`].
+/// upstream, they take half of what links leave; the other half, but for [`spares`], is for
+/// listeners.
 pub fn connections() -> usize {
     (links_from() as usize / 4).max(16)
 }

@@ -22,7 +22,7 @@ use crate::{
     intercept::{Links, Programs},
     journal::{Attendant, Feed, Journal},
     netns::{self, Namespace},
-    responder::{BACKLOG, Place, Responder, Spares, serve},
+    responder::{BACKLOG, Place, Responder, serve},
     sock_diag::{Cut, QUIET, SockDiag, TICKS},
     target::{Follower, Target, VACANT, Watch},
 };
@@ -427,7 +427,7 @@ impl Interception {
         self.leave_vacant();
         self.cut_old_connections();
         for Serving { place, .. } in self.places.values() {
-            place.spares.rest();
+            place.rest();
         }
     }
 
@@ -539,11 +539,7 @@ impl Interception {
         };
         let mut serving = Serving {
             cookie,
-            place: Arc::new(Place {
-                namespace,
-                spares: Spares::default(),
-                witness: Box::new(witness),
-            }),
+            place: Arc::new(Place::new(namespace, Box::new(witness))),
             ports: Ports { v4_be: 0, v6_be: 0 },
             sock_diag,
             uncut: Some(Instant::now()),

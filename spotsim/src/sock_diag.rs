@@ -67,8 +67,8 @@ const CAN_SEND: StateFlags = StateFlags::ESTABLISHED
 /// `include/net/tcp.h`, 200 ms).
 pub const QUIET: Duration = Duration::from_millis(250);
 
-/// Of two things that happened within so long the kernel's clock, which ticks every 1 to 10 ms, does
-/// not tell which was first.
+/// Of two things that happened within so long the kernel's clock, which ticks every 1 to 10 ms,
+/// does not tell which was first.
 pub const TICKS: Duration = Duration::from_millis(20);
 
 /// A view of the TCP sockets of one network namespace: the one that the calling thread was in

@@ -21,8 +21,7 @@ use spotsim::{
     instance::Instance,
     netns::{Namespace, Owner},
     responder::{
-        Exchange, Mode, Outcome, Place, Responder, Spares, Synthetic, Upstream, Visitor, Witness,
-        serve,
+        Exchange, Mode, Outcome, Place, Responder, Synthetic, Upstream, Visitor, Witness, serve,
     },
     timeline::{NoticePlan, Plan, Timeline},
 };
@@ -107,15 +106,12 @@ impl Served {
         let told = Arc::new(Mutex::new(Vec::new()));
         let fault = Arc::new(AtomicBool::new(false));
         let unknown = Arc::new(AtomicUsize::new(0));
-        let place = Arc::new(Place {
-            namespace: Namespace::current().unwrap(),
-            spares: Spares::default(),
-            witness: Box::new(Notes {
-                told: Arc::clone(&told),
-                fault: Arc::clone(&fault),
-                unknown: Arc::clone(&unknown),
-            }),
-        });
+        let notes = Notes {
+            told: Arc::clone(&told),
+            fault: Arc::clone(&fault),
+            unknown: Arc::clone(&unknown),
+        };
+        let place = Arc::new(Place::new(Namespace::current().unwrap(), Box::new(notes)));
         let responder = Arc::new(Responder::new(timeline, upstream));
         let served = Arc::clone(&responder);
         let (end, ended) = oneshot::channel();

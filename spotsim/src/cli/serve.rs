@@ -26,7 +26,7 @@ use crate::{
     instance::{self, Saved},
     journal::Feed,
     netns::{Namespace, Owner},
-    responder::{BACKLOG, Exchange, Place, Responder, Spares, Visitor, Witness, serve},
+    responder::{BACKLOG, Exchange, Place, Responder, Visitor, Witness, serve},
 };
 
 #[derive(Args)]
@@ -93,14 +93,12 @@ async fn serve_at(listen: SocketAddr, options: &Options) -> Result<Exit> {
     let feed = Feed::default();
     let listener = listener(listen).with_context(|| format!("cannot listen on {listen}"))?;
     let address = listener.local_addr()?;
-    let place = Arc::new(Place {
-        namespace: Namespace::current().context("cannot open the network namespace")?,
-        spares: Spares::default(),
-        witness: Box::new(Visitors {
-            count: AtomicU64::new(0),
-            feed: feed.clone(),
-        }),
-    });
+    let visitors = Visitors {
+        count: AtomicU64::new(0),
+        feed: feed.clone(),
+    };
+    let namespace = Namespace::current().context("cannot open the network namespace")?;
+    let place = Arc::new(Place::new(namespace, Box::new(visitors)));
     let timeline = plan.arm(Timestamp::now())?;
     let responder = Arc::new(Responder::new(timeline, upstream));
     let served = Served::Listen(address.to_string());

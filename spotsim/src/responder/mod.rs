@@ -4,6 +4,7 @@
 
 use std::{
     future::poll_fn,
+    io,
     net::SocketAddr,
     panic::{AssertUnwindSafe, catch_unwind},
     pin::pin,
@@ -31,7 +32,7 @@ use nix::sys::socket::{
 };
 use tokio::{
     io::AsyncWriteExt as _,
-    net::{TcpListener, TcpStream},
+    net::{TcpListener, TcpSocket, TcpStream},
     time::sleep,
 };
 
@@ -50,7 +51,6 @@ mod wire;
 pub use answer::Responder;
 pub use clients::{Clients, Room};
 pub use exchange::{Exchange, Outcome};
-pub use spare::Spares;
 pub use synthetic::{Mode, Synthetic};
 pub use upstream::{NoAnswer, Upstream};
 
@@ -59,6 +59,7 @@ use crate::{
     netns::{Namespace, Owner},
 };
 use body::Body;
+use spare::Spares;
 
 /// Of a listener's connections so many may wait to be accepted. A crowd that connects at once must
 /// not have to try again after a second, as the kernel would let it.
@@ -102,10 +103,33 @@ static ROOM: LazyLock<Room> = LazyLock::new(|| {
 pub struct Place {
     /// Requests that are passed on leave from here.
     pub namespace: Namespace,
-    /// By these sockets.
-    pub spares: Spares,
+    /// Sockets that were made there already.
+    spares: Spares,
     /// Knows the clients.
     pub witness: Box<dyn Witness>,
+}
+
+impl Place {
+    pub fn new(namespace: Namespace, witness: Box<dyn Witness>) -> Self {
+        Self {
+            namespace,
+            spares: Spares::default(),
+            witness,
+        }
+    }
+
+    /// A socket that leaves from here, as this owner's.
+    async fn socket(&self, owner: Owner, v6: bool) -> io::Result<TcpSocket> {
+        let Self {
+            namespace, spares, ..
+        } = self;
+        spares.socket(namespace, owner, v6).await
+    }
+
+    /// Closes what was made for requests that did not come. To be called now and then.
+    pub fn rest(&self) {
+        self.spares.rest();
+    }
 }
 
 /// Knows who asks, and is told what for.

@@ -191,15 +191,10 @@ async fn forward(
     upstream: SocketAddr,
     request: Request<Incoming>,
 ) -> Result<Response<Body>, NoAnswer> {
-    let Place {
-        namespace, spares, ..
-    } = from.place;
+    let Origin { place, owner, .. } = from;
     let connect = async {
         let socket = loop {
-            match spares
-                .socket(namespace, from.owner, upstream.is_ipv6())
-                .await
-            {
+            match place.socket(owner, upstream.is_ipv6()).await {
                 Err(error) if is_shortage(&error) => sleep(TRY_AGAIN).await,
                 outcome => break outcome?,
             }

@@ -98,7 +98,7 @@ fn run(cli: &Cli) -> ExitCode {
             .iter()
             .map(named)
             .collect::<Result<_, _>>()
-            .expect("parts");
+            .expect("sections are named as parts");
         let Some((sections, _)) = measure(&parts, || interrupted.check()) else {
             return ExitCode::FAILURE;
         };
